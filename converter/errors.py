@@ -1,0 +1,66 @@
+"""Everything this package raises on purpose.
+
+    ConverterError                exit 1
+      UsageError                  exit 2   unknown architecture, bad option, refused target
+        PluginError               exit 2   a plugin is missing, broken or collides with another
+      CheckpointError             exit 1   a checkpoint that is absent, incomplete, unsafe or damaged
+      ExportError                 exit 1   tracing or translating a component failed
+      PassError                   exit 1   a graph pass failed or broke its postcondition
+      WeightError                 exit 1   a graph tensor that no checkpoint tensor can fill
+      PackageError                exit 1   a package that cannot be written, read or trusted
+      ParityError                 exit 3   the graph does not compute what the original computes
+
+Each message says what failed, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class ConverterError(Exception):
+    """Base of the tree. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(ConverterError):
+    """The request itself is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class PluginError(UsageError):
+    """A plugin is missing, broken, or declares what another already declared."""
+
+
+class CheckpointError(ConverterError):
+    """The checkpoint is absent, incomplete, unsafe or damaged."""
+
+
+class ExportError(ConverterError):
+    """Tracing a component, or translating it to ONNX, failed."""
+
+
+class PassError(ConverterError):
+    """A graph pass failed or broke what it promises."""
+
+
+class WeightError(ConverterError):
+    """A tensor of the graph that no tensor of the checkpoint can fill."""
+
+
+class PackageError(ConverterError):
+    """A package that cannot be written, read or trusted."""
+
+
+class ParityError(ConverterError):
+    """The graph does not compute what the original model computes."""
+
+    exit_code = 3

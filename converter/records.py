@@ -1,0 +1,259 @@
+"""The frozen records that travel between the stages. They declare and check themselves; they do nothing.
+
+torch is named here only as a type: importing this module costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from converter.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+    from torch import nn
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+Padding = Literal["none", "left", "right"]
+ParityMode = Literal["auto", "full", "structural", "off"]
+
+
+# --- what a plugin declares ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension that may vary at run time, and the sizes worth trying.
+
+    `traced` must be 2 or more: torch.export specialises an axis of size 1 without a word. Two axes of one component
+    that meet in one tensor should be traced at different sizes.
+    """
+
+    name: str
+    traced: int
+    low: int = 1
+    high: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.traced <= self.high or self.traced < 2:
+            raise UsageError(
+                f"axis {self.name!r}: traced size {self.traced} must be at least 2 and lie in [{self.low}, {self.high}]"
+            )
+
+
+@dataclass(frozen=True)
+class Size:
+    """One point to run a component at: a size for each declared axis, the padding side, and a seed for the values."""
+
+    axes: Mapping[str, int]
+    padding: Padding = "none"
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Short and readable, used as a test id: `batch_size=3,sequence_length=1,left`."""
+        parts = [f"{name}={value}" for name, value in self.axes.items()]
+        return ",".join(parts if self.padding == "none" else [*parts, self.padding])
+
+    def __getitem__(self, axis: str) -> int:
+        return self.axes[axis]
+
+
+@dataclass(frozen=True)
+class DummyInputs:
+    """Example tensors by input name, in graph order, with the axes that vary: `{"input_ids": {0: "batch_size"}}`.
+
+    `valid` says which positions of an output mean anything (bool, broadcast from the left, e.g. (batch, sequence)
+    for a padded decoder's logits); an output it does not name is compared whole.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    axes: Mapping[str, Mapping[int, str]]
+    valid: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.axes) - set(self.tensors))
+        if unknown:
+            raise UsageError(f"dummy inputs: axes are named for {unknown}, which are not among the inputs {list(self.tensors)}")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A graph output and the axes it varies along."""
+
+    name: str
+    axes: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds of parity: largest absolute difference, smallest cosine along the last axis. `reason` if looser than default."""
+
+    max_abs: float = 1e-4
+    cosine: float = 0.99999
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.max_abs > 1e-4 or self.cosine < 0.99999) and not self.reason:
+            raise UsageError("a tolerance looser than 1e-4 / 0.99999 needs its reason and the measured value")
+
+
+Tensors = Mapping[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One graph, one file stem. Wrapper, inputs and reference stand together so that they cannot disagree.
+
+    wrapper    the original model (or its skeleton) -> a module whose forward takes the inputs by name, as plain
+               tensors, and returns the outputs in order (a tensor or a tuple of tensors)
+    inputs     a size -> example inputs; must work at every size the axes allow, not only at the traced one
+    reference  the untouched original, called as its authors intend, on the same inputs -> outputs by name
+    """
+
+    stem: str
+    wrapper: Callable[[nn.Module], nn.Module]
+    inputs: Callable[[Size], DummyInputs]
+    reference: Callable[[nn.Module, Tensors], Tensors]
+    axes: tuple[Axis, ...]
+    outputs: tuple[Output, ...]
+    tolerance: Mapping[Dtype, Tolerance] = field(default_factory=dict)
+
+
+class ModelSource(Protocol):
+    """How an architecture gets from a checkpoint to a model. `converter.sources` has the usual ones."""
+
+    def config(self, checkpoint: Checkpoint) -> Any:
+        """The model's configuration object, read from the checkpoint's own files. Imports torch at most lazily."""
+
+    def default_task(self, checkpoint: Checkpoint) -> str:
+        """The task the checkpoint was made for, one of the architecture's tasks."""
+
+    def skeleton(self, config: Any, task: str) -> nn.Module:
+        """The untouched model class, built from its config. Runs inside the engine's no-weights context."""
+
+    def original(self, checkpoint: Checkpoint, task: str) -> nn.Module:
+        """The untouched model with its weights, fp32, in eval mode, on the CPU."""
+
+    def key_mapping(self, model: nn.Module, names: Sequence[str]) -> Mapping[str, Any]:
+        """Parameter name of `model` -> `WeightRecipe` over the checkpoint tensors `names`."""
+
+    def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
+        """Write a checkpoint of two layers and small odd sizes with seeded random weights, shaped `like` a config."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named choice of components, by file stem."""
+
+    name: str
+    stems: tuple[str, ...]
+    summary: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All the engine knows about a family of models.
+
+    components    (config, task) -> every component of that task
+    variants      task -> the variants it can be written as; the first task is the family's usual one
+    patches       a context to trace in, for what cannot be traced as it is; restores what it changes
+    translations  torch op -> onnxscript function, for ops the exporter does not know
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    summary: str
+    reference_checkpoint: str
+    source: ModelSource
+    components: Callable[[Any, str], Sequence[Component]]
+    variants: Mapping[str, tuple[Variant, ...]]
+    patches: Callable[[], AbstractContextManager[Any]] = nullcontext
+    translations: Callable[[], Mapping[Any, Any]] = dict
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise UsageError(f"architecture name {self.name!r} must be a Python identifier: it names a file")
+        if not self.variants or not all(self.variants.values()):
+            raise UsageError(f"architecture {self.name!r} must declare at least one task, each with a variant")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.variants)
+
+
+@dataclass(frozen=True)
+class GraphPass:
+    """A named graph transformation. `run` edits the model in place and says whether it changed anything."""
+
+    name: str
+    run: Callable[[ir.Model], bool]
+    order: int = 500
+
+
+# --- what the stages hand on -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one checkpoint tensor lies: `length` bytes at `offset` of `file`. `dtype` is safetensors' spelling (`BF16`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk: its files, its config.json and an index of its tensors. Nothing is loaded."""
+
+    folder: Path
+    source: str
+    revision: str | None
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A traced component: the graph without weights, and for each initializer the model parameter that fills it."""
+
+    stem: str
+    model: ir.Model
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output of one component at one size, two of (original, wrapper, graph) compared."""
+
+    component: str
+    size: str
+    output: str
+    pair: str
+    max_abs: float
+    cosine: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared, how, and whether all of it held."""
+
+    mode: ParityMode
+    why: str
+    comparisons: tuple[Comparison, ...] = ()
+    tensors_checked: int = 0
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.comparisons)
