@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from converter.recipes import WeightRecipe
+
 Dtype = Literal["fp32", "fp16", "bf16"]
 Padding = Literal["none", "left", "right"]
 ParityMode = Literal["auto", "full", "structural", "off"]
@@ -140,8 +142,8 @@ class ModelSource(Protocol):
     def original(self, checkpoint: Checkpoint, task: str) -> nn.Module:
         """The untouched model with its weights, fp32, in eval mode, on the CPU."""
 
-    def key_mapping(self, model: nn.Module, names: Sequence[str]) -> Mapping[str, Any]:
-        """Parameter name of `model` -> `WeightRecipe` over the checkpoint tensors `names`."""
+    def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
+        """Parameter name of `model` -> `WeightRecipe` over the checkpoint's tensors."""
 
     def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
         """Write a checkpoint of two layers and small odd sizes with seeded random weights, shaped `like` a config."""
@@ -225,11 +227,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """A traced component: the graph without weights, and for each initializer the model parameter that fills it."""
+    """A traced component. Its initializers hold recipes (`converter.recipes.RecipeTensor`) where weights will be."""
 
     stem: str
     model: ir.Model
-    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True)

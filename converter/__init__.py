@@ -1,0 +1,39 @@
+"""PyTorch models to verified ONNX packages, in bounded memory.
+
+Everything public is named here and loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Architecture": "converter.records",
+    "Axis": "converter.records",
+    "Component": "converter.records",
+    "ConverterError": "converter.errors",
+    "DummyInputs": "converter.records",
+    "GraphPass": "converter.records",
+    "Output": "converter.records",
+    "Report": "converter.pipeline",
+    "Size": "converter.records",
+    "Tolerance": "converter.records",
+    "TransformersModel": "converter.sources",
+    "Variant": "converter.records",
+    "convert": "converter.pipeline",
+    "hookimpl": "converter.hookspecs",
+}
+
+__all__ = sorted(_PUBLIC)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'converter' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
