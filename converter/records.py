@@ -139,8 +139,11 @@ class ModelSource(Protocol):
     def skeleton(self, config: Any, task: str) -> nn.Module:
         """The untouched model class, built from its config. Runs inside the engine's no-weights context."""
 
-    def original(self, checkpoint: Checkpoint, task: str) -> nn.Module:
-        """The untouched model with its weights, fp32, in eval mode, on the CPU."""
+    def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
+        """The untouched model with its weights, fp32, in eval mode, on the CPU.
+
+        With `offload`, a scratch folder, the weights must stay on disk and be read as they are needed.
+        """
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
         """Parameter name of `model` -> `WeightRecipe` over the checkpoint's tensors."""
@@ -227,10 +230,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """A traced component. Its initializers hold recipes (`converter.recipes.RecipeTensor`) where weights will be."""
+    """A traced component. Its initializers hold recipes (`converter.recipes.RecipeTensor`) where weights will be.
+
+    `scopes` maps module paths in the wrapper, which the nodes carry, to module paths in the original model.
+    """
 
     stem: str
     model: ir.Model
+    scopes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""From a skeleton to finished graphs without weights: cut, trace, stamp, clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converter.errors import ConverterError, PassError
+from converter.export import trace, traced_size
+from converter.layers import LayerPlan, cut_layers
+from converter.passes.float_io import float_interface
+from converter.passes.stamp import StampRefused, stamp
+from converter.records import Architecture, Component, Dtype, ExportedGraph, GraphPass
+from converter.skeleton import cast_skeleton, weightless
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How to trace. `sizes` replaces declared traced sizes by axis name."""
+
+    dtype: Dtype = "fp32"
+    opset: int = 18
+    stamp: bool = True
+    post_process: bool = True
+    sizes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """The graphs of one model, in the order of their components, and what is worth telling about them."""
+
+    graphs: tuple[ExportedGraph, ...]
+    notes: tuple[str, ...] = ()
+
+
+def build_skeleton(architecture: Architecture, config: Any, task: str) -> nn.Module:
+    """The model class of the checkpoint with fake parameters, whole depth."""
+    with weightless():
+        return architecture.source.skeleton(config, task).eval()
+
+
+def build_graphs(
+    architecture: Architecture,
+    model: nn.Module,
+    config: Any,
+    task: str,
+    stems: Sequence[str],
+    settings: BuildSettings,
+    passes: Sequence[GraphPass],
+    on_stage: Callable[[str], Any],
+) -> Built:
+    """Trace and clean the components named by `stems`.
+
+    `model` is a skeleton of whole depth; it is cut in place. Where its layers turn out not to be alike, a new one is
+    built and traced whole.
+    """
+    run = Builder(architecture, task, stems, settings, passes, on_stage)
+    if not settings.stamp:
+        return Built(run.build(model, config, LayerPlan(())))
+    plan = cut_layers(model)
+    try:
+        return Built(run.build(model, config, plan))
+    except StampRefused as refusal:
+        whole = build_skeleton(architecture, config, task)
+        return Built(run.build(whole, config, LayerPlan(())), (f"every layer was traced: {refusal.message}",))
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What stays the same for every component of one conversion."""
+
+    architecture: Architecture
+    task: str
+    stems: Sequence[str]
+    settings: BuildSettings
+    passes: Sequence[GraphPass]
+    on_stage: Callable[[str], Any]
+
+    def build(self, model: nn.Module, config: Any, plan: LayerPlan) -> tuple[ExportedGraph, ...]:
+        cast_skeleton(model, self.settings.dtype)
+        cut_config = getattr(model, "config", config)
+        components = select(self.architecture.components(cut_config, self.task), self.stems)
+        return tuple(self._one(component, model, plan) for component in components)
+
+    def _one(self, component: Component, model: nn.Module, plan: LayerPlan) -> ExportedGraph:
+        settings = self.settings
+        with self.on_stage(f"trace {component.stem}"):
+            size = traced_size(component, settings.sizes)
+            graph = trace(self.architecture, component, model, dtype=settings.dtype, opset=settings.opset, size=size)
+        with self.on_stage(f"clean {component.stem}"):
+            finish_graph(graph, plan, self.passes if settings.post_process else (), settings.dtype)
+        return graph
+
+
+def select(components: Sequence[Component], stems: Sequence[str]) -> list[Component]:
+    """The components with these stems, in the order they were declared."""
+    return [component for component in components if component.stem in stems]
+
+
+def finish_graph(graph: ExportedGraph, plan: LayerPlan, passes: Sequence[GraphPass], dtype: Dtype) -> None:
+    """Stamp the layers that were not traced, keep the interface in fp32, then run the passes in their order."""
+    if plan.lists:
+        stamp(graph.model, plan, graph.scopes)
+    if dtype != "fp32":
+        float_interface(graph.model)
+    done: list[str] = []
+    for graph_pass in sorted(passes, key=lambda entry: entry.order):
+        try:
+            graph_pass.run(graph.model)
+        except ConverterError:
+            raise
+        except Exception as error:  # a pass may be anybody's
+            raise PassError(
+                f"pass {graph_pass.name!r} failed on {graph.stem}: {error} (done before it: {', '.join(done) or 'none'})",
+                remedy="--no-post-process writes the graph as traced",
+            ) from error
+        done.append(graph_pass.name)

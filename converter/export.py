@@ -1,0 +1,156 @@
+"""Tracing: a wrapper and example tensors in, a raw ONNX graph out. The only call of `torch.onnx.export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from converter.errors import ExportError
+from converter.recipes import Parameter, RecipeTensor
+from converter.records import Architecture, Component, DummyInputs, Dtype, ExportedGraph, Size
+from converter.skeleton import TORCH_DTYPES, parameter_names
+
+# The first opset whose translations torch writes natively; older ones would be converted down afterwards.
+OLDEST_OPSET = 18
+NEWEST_OPSET = 24
+
+
+def traced_size(component: Component, overrides: Mapping[str, int] | None = None) -> Size:
+    """The size a component is traced at: the declared one, or the user's where they asked for another."""
+    sizes = {axis.name: axis.traced for axis in component.axes}
+    sizes.update({name: value for name, value in (overrides or {}).items() if name in sizes})
+    frozen = sorted(name for name, value in sizes.items() if value < 2)
+    if frozen:
+        raise ExportError(
+            f"{component.stem}: cannot trace with {', '.join(frozen)} below 2: torch fixes an axis of size 1 for good",
+            remedy="trace with 2 or more; the finished graph takes 1 as well",
+        )
+    return Size(sizes)
+
+
+def trace(
+    architecture: Architecture, component: Component, model: nn.Module, *, dtype: Dtype, opset: int, size: Size
+) -> ExportedGraph:
+    """Trace `component` of `model` (whole or skeleton) at `size`, and translate it to ONNX at `opset`.
+
+    The graph is returned as translated: nothing is folded or removed yet. Its inputs and outputs carry the declared
+    names. Raises ExportError, with the exporter's own words, when torch cannot trace the wrapper.
+    """
+    inputs = component.inputs(size)
+    wrapper = component.wrapper(model).eval()
+    try:
+        with torch.no_grad(), architecture.patches():
+            program = torch.onnx.export(
+                wrapper,
+                (),
+                kwargs=_distinct(inputs, dtype),
+                dynamic_shapes=_dynamic_shapes(inputs),
+                input_names=list(inputs.tensors),
+                output_names=[output.name for output in component.outputs],
+                custom_translation_table=dict(architecture.translations()) or None,
+                opset_version=opset,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+            )
+    except Exception as error:  # torch raises anything at all here; every kind means the same to the user
+        raise ExportError(
+            f"{architecture.name}: tracing {component.stem} failed: {_first_line(error)}",
+            remedy="run again with --verbose for torch's full report",
+        ) from error
+    assert program is not None
+    graph = program.model.graph
+    _leave_recipes(graph, wrapper, model, component.stem)
+    _check_interface(graph, inputs, component)
+    return ExportedGraph(component.stem, program.model, shared_scopes(wrapper, model))
+
+
+def shared_scopes(wrapper: nn.Module, model: nn.Module) -> dict[str, str]:
+    """Module path in the wrapper -> path in the model, for what they share.
+
+    A list of the wrapper's own whose elements each hold the matching element of one of the model's lists stands for
+    that list: a wrapper may restate a repeated block around the block's own parts.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    shared = {path: paths[id(module)] for path, module in wrapper.named_modules() if id(module) in paths}
+    lists = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    for path, module in wrapper.named_modules():
+        if isinstance(module, nn.ModuleList) and path not in shared:
+            shared.update((path, original) for original, candidate in lists if _restates(module, candidate))
+    return shared
+
+
+def _restates(own: nn.ModuleList, original: nn.ModuleList) -> bool:
+    return len(own) == len(original) > 0 and all(
+        any(part is block for part in wrapped.modules()) for wrapped, block in zip(own, original, strict=True)
+    )
+
+
+def _distinct(inputs: DummyInputs, dtype: Dtype) -> dict[str, torch.Tensor]:
+    """Copies, because the exporter merges inputs that are the same tensor object; floats in the dtype to trace in."""
+    kind = TORCH_DTYPES[dtype]
+    copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
+    return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in copies.items()}
+
+
+def _dynamic_shapes(inputs: DummyInputs) -> dict[str, dict[int, str]]:
+    return {name: dict(inputs.axes.get(name, {})) for name in inputs.tensors}
+
+
+def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: str) -> None:
+    """Put a `Parameter` recipe in place of every fake or real parameter; keep buffers and constants as they are."""
+    canonical = parameter_names(model)
+    names = {name: canonical.get(id(p)) for name, p in wrapper.named_parameters(remove_duplicate=False)}
+    for name, value in graph.initializers.items():
+        source = names.get(name)
+        if source is not None:
+            tensor = value.const_value
+            assert tensor is not None
+            kind = np.dtype(tensor.dtype.numpy())
+            value.const_value = RecipeTensor(Parameter(source, tuple(tensor.shape.numpy()), kind), name=name)
+        elif isinstance(getattr(value.const_value, "raw", None), FakeTensor):
+            raise ExportError(
+                f"{stem}: the graph needs {name!r}, which is no parameter of the model and has no value",
+                remedy="a wrapper may use the model's parameters and real buffers; it may not make new parameters",
+            )
+
+
+def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component) -> None:
+    """Every declared input and axis must have survived tracing; torch drops and freezes them silently."""
+    found = {value.name: value for value in graph.inputs}
+    missing = [name for name in inputs.tensors if name not in found]
+    if missing:
+        raise ExportError(f"{component.stem}: tracing dropped the inputs {missing}", remedy="does the wrapper use them?")
+    for name, axes in inputs.axes.items():
+        shape = found[name].shape
+        for dim, axis in axes.items():
+            if shape is None or isinstance(shape[dim], int):
+                raise ExportError(
+                    f"{component.stem}: axis {axis!r} of {name!r} came out fixed at {shape[dim] if shape else '?'}",
+                    remedy="something in the wrapper depends on its size; trace it with a size of 2 or more",
+                )
+    expected = [output.name for output in component.outputs]
+    if [value.name for value in graph.outputs] != expected:
+        raise ExportError(
+            f"{component.stem}: the wrapper returns {len(graph.outputs)} tensors, {len(expected)} outputs are declared"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost cause, in one line: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def describe_value(value: ir.Value) -> dict[str, Any]:
+    """Name, dtype and shape of a graph input or output, for the package's record."""
+    shape = [] if value.shape is None else [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    return {"name": value.name, "dtype": str(value.dtype), "shape": shape}

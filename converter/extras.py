@@ -1,0 +1,19 @@
+"""The base installation has no torch; what needs it says so before anything else happens."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from converter.errors import UsageError
+
+NEEDED = ("torch", "transformers", "onnxscript", "accelerate")
+
+
+def require_export() -> None:
+    """Raise UsageError, naming the extra to install, unless everything tracing needs is there. Imports nothing."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"converting needs {', '.join(missing)}, which the base installation leaves out",
+            remedy="pip install 'converter[export]'",
+        )

@@ -1,0 +1,135 @@
+"""convert(): the stages in their order."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.errors import ParityError
+from converter.records import Architecture, Checkpoint, ParityReport, Variant
+from converter.request import SILENT, ConversionRequest, Progress
+
+if TYPE_CHECKING:
+    from converter.proof import Subject
+    from converter.registry import Registry
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion made: where, how long it took (seconds), what it took at most (bytes), and what parity said."""
+
+    output: Path
+    architecture: str
+    task: str
+    variants: tuple[str, ...]
+    parity: ParityReport
+    stages: tuple[tuple[str, float], ...]
+    peak_memory: int
+    files: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values only, ready for `json.dumps`."""
+        return {**asdict(self), "output": str(self.output)}
+
+
+@dataclass
+class Ledger:
+    """Times the stages as they run and tells the progress display about them."""
+
+    progress: Progress
+    stages: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        with self.progress.stage(name):
+            yield
+        self.stages.append((name, round(time.perf_counter() - start, 3)))
+
+
+def convert(
+    *, arch: str = "auto", model: str | Path | None = None, output: str | Path | None = None, **options: Any
+) -> Report:
+    """Convert a checkpoint into a verified ONNX package.
+
+    `model` is a folder or a hub id, `output` the package folder; every other option is a field of
+    `ConversionRequest`. Raises a ConverterError (see `converter.errors`); then nothing was written.
+    """
+    request = ConversionRequest(
+        arch=arch,
+        model=None if model is None else str(model),
+        output=None if output is None else Path(output),
+        **options,
+    )
+    return convert_request(request)
+
+
+def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> Report:
+    """As `convert`, with the request as a record and a display for the progress."""
+    from converter.extras import require_export
+    from converter.registry import load_registry
+
+    require_export()
+    ledger = Ledger(progress)
+    with ledger.stage("load plugins"):
+        registry = load_registry()
+    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
+        subject = _choose(request, registry, Path(scratch), ledger)
+        return _convert(request, registry, subject, ledger)
+
+
+def _choose(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:
+    from converter.proof import Subject
+    from converter.selection import choose_task, choose_variants, find_source
+
+    with ledger.stage("open checkpoint"):
+        architecture, checkpoint = find_source(request, registry, scratch)
+        config = architecture.source.config(checkpoint)
+        task = choose_task(request.task, architecture, checkpoint)
+        variants = choose_variants(request.variants, architecture, task)
+    return Subject(architecture, checkpoint, config, task, variants)
+
+
+def _convert(request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger) -> Report:
+    from converter.package import copy_companions, stage_package, write_record
+    from converter.proof import build_and_write, failure, prove
+    from converter.record import describe_graphs, package_record
+
+    checkpoint = subject.checkpoint
+    target = request.target(checkpoint.source, subject.architecture.name)
+    with stage_package(
+        target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
+    ) as staging:
+        made = build_and_write(request, registry, subject, staging.folder / "onnx", ledger)
+        parity = prove(request, registry, subject, made, ledger)
+        copied, absent = copy_companions(checkpoint.folder, staging.folder)
+        report = Report(
+            output=target,
+            architecture=subject.architecture.name,
+            task=subject.task,
+            variants=tuple(variant.name for variant in subject.variants),
+            parity=parity,
+            stages=tuple(ledger.stages),
+            peak_memory=peak_memory(),
+            notes=(*made.notes, *absent),
+        )
+        record = package_record(request, checkpoint, report, subject.variants, describe_graphs(made.graphs))
+        files = write_record(staging.folder, record, known_hashes=made.written.hashes)
+        if not parity.passed:
+            raise ParityError(failure(parity), remedy="nothing was written; --keep-failed keeps the package beside the target")
+    return replace(report, files=files)
+
+
+def peak_memory() -> int:
+    """Largest resident set of this process so far, in bytes; mapped pages count."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

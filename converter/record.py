@@ -1,0 +1,97 @@
+"""What converter.json says: source, settings, graphs, parity, cost. Plain values, no decisions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from converter.export import describe_value
+from converter.records import Checkpoint, Comparison, ExportedGraph, ParityReport, Variant
+
+if TYPE_CHECKING:
+    from converter.pipeline import Report
+    from converter.request import ConversionRequest
+
+PACKAGES = ("converter", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
+
+
+def package_record(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    report: Report,
+    variants: Sequence[Variant],
+    graphs: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything a reader needs to make this package again and to trust it."""
+    return {
+        "architecture": report.architecture,
+        "task": report.task,
+        "source": {
+            "name": checkpoint.source,
+            "revision": checkpoint.revision,
+            "tensors": len(checkpoint.tensors),
+        },
+        "versions": versions(),
+        "settings": settings_of(request),
+        "variants": {
+            variant.name: {"summary": variant.summary, "graphs": {stem: graphs[stem] for stem in variant.stems}}
+            for variant in variants
+        },
+        "parity": parity_record(report.parity),
+        "stages": [{"name": name, "seconds": seconds} for name, seconds in report.stages],
+        "peak_memory_bytes": report.peak_memory,
+        "notes": list(report.notes),
+    }
+
+
+def settings_of(request: ConversionRequest) -> dict[str, Any]:
+    """The request without what names this machine or its user: paths, token, cache."""
+    private = {"model", "output", "output_parent", "token", "cache_dir", "overwrite"}
+    return {name: value for name, value in asdict(request).items() if name not in private}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def parity_record(report: ParityReport) -> dict[str, Any]:
+    """The verdict, the worst of each output and pair, and every size that was tried."""
+    worst: dict[tuple[str, str, str], Comparison] = {}
+    for row in report.comparisons:
+        key = (row.component, row.output, row.pair)
+        if key not in worst or (row.passed, -row.max_abs) < (worst[key].passed, -worst[key].max_abs):
+            worst[key] = row
+    return {
+        "mode": report.mode,
+        "why": report.why,
+        "passed": report.passed,
+        "tensors_checked": report.tensors_checked,
+        "sizes": sorted({f"{row.component}: {row.size}" for row in report.comparisons}),
+        "worst": [asdict(row) for row in worst.values()],
+    }
+
+
+def describe_graphs(graphs: Sequence[ExportedGraph]) -> dict[str, Any]:
+    """Inputs, outputs, opset and node count of each graph, by stem."""
+    return {
+        graph.stem: {
+            "file": f"onnx/{graph.stem}.onnx",
+            "inputs": [describe_value(value) for value in graph.model.graph.inputs],
+            "outputs": [describe_value(value) for value in graph.model.graph.outputs],
+            "opset": graph.model.opset_imports.get("", 0),
+            "ir_version": graph.model.ir_version,
+            "nodes": sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph.model.graph)),
+        }
+        for graph in graphs
+    }

@@ -1,0 +1,106 @@
+"""Running: the untouched original, the wrapper around it, and the finished graph, on the same inputs.
+
+They run one after the other, never together: the original is gone before the session opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.errors import ParityError
+from converter.parity import Array
+from converter.records import Component, DummyInputs, Size
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """One component at one size: what went in, and what the original and the wrapper made of it."""
+
+    component: Component
+    size: Size
+    feed: Mapping[str, Array]
+    valid: Mapping[str, Array]
+    original: Mapping[str, Array]
+    wrapper: Mapping[str, Array]
+
+
+def run_original(model: nn.Module, component: Component, sizes: Sequence[Size]) -> list[Case]:
+    """Run the original as its reference call says, and the wrapper around the very same weights, at each size."""
+    import torch
+
+    wrapper = component.wrapper(model).eval()
+    cases = []
+    with torch.no_grad():
+        for size in sizes:
+            inputs = component.inputs(size)
+            reference = component.reference(model, _copies(inputs))
+            returned = wrapper(**_copies(inputs))
+            restated = returned if isinstance(returned, tuple | list) else (returned,)
+            names = [output.name for output in component.outputs]
+            cases.append(
+                Case(
+                    component,
+                    size,
+                    feed=_arrays(inputs.tensors),
+                    valid=_arrays(inputs.valid),
+                    original=_arrays({name: reference[name] for name in names}),
+                    wrapper=_arrays(dict(zip(names, restated, strict=True))),
+                )
+            )
+    return cases
+
+
+def _copies(inputs: DummyInputs) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in inputs.tensors.items()}
+
+
+def _arrays(tensors: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+# Above this, weights stay in the mapped file: laying them out anew for the kernels would copy the model into memory.
+PREPACK_LIMIT = 1 << 30
+
+
+def open_session(path: Path, *, device: str = "cpu") -> onnxruntime.InferenceSession:
+    """Open a graph the way a user would. Its data file is mapped, not read; big ones are not repacked either."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if sum(file.stat().st_size for file in path.parent.iterdir()) > PREPACK_LIMIT:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's error types share no public base
+        raise ParityError(
+            f"onnxruntime cannot open {path.name}: {error}",
+            remedy="bf16 graphs need a device that has bf16 kernels; otherwise another --opset may help",
+        ) from error
+
+
+def run_graph(session: onnxruntime.InferenceSession, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """One call of the graph, fp16 inputs given as it declares them, outputs by name."""
+    wanted = {value.name: value.type for value in session.get_inputs()}
+    cast = {name: _as_declared(feed[name], kind) for name, kind in wanted.items()}
+    names = [value.name for value in session.get_outputs()]
+    try:
+        results = session.run(names, cast)
+    except Exception as error:  # see above
+        shapes = {name: tuple(array.shape) for name, array in cast.items()}
+        raise ParityError(f"the graph fails at {shapes}: {error}") from error
+    return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+
+def _as_declared(array: Array, kind: str) -> Array:
+    return array.astype(np.float16) if kind == "tensor(float16)" else array

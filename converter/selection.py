@@ -1,0 +1,114 @@
+"""What exactly is asked for: which checkpoint, architecture, task and variants a request comes to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.errors import UsageError
+from converter.records import Architecture, Checkpoint, Variant
+
+if TYPE_CHECKING:
+    from converter.registry import Registry
+    from converter.request import ConversionRequest
+
+
+def find_source(
+    request: ConversionRequest, registry: Registry, scratch: Path
+) -> tuple[Architecture, Checkpoint]:
+    """The architecture and the opened checkpoint. `scratch` takes a checkpoint that has to be made first."""
+    from converter.checkpoint import open_checkpoint
+    from converter.download import resolve_model
+
+    if request.tiny:
+        return _tiny(request, registry, scratch)
+    named = None if request.arch == "auto" else registry.find(request.arch)
+    if named is None and request.model is None:
+        raise UsageError(
+            "nothing to convert: neither a model nor an architecture is given",
+            remedy="name a checkpoint with --model PATH, or an architecture with --arch (`converter list` shows them)",
+        )
+    reference = "" if named is None else named.reference_checkpoint
+    folder, source, revision = resolve_model(
+        request.model,
+        reference=reference,
+        revision=request.revision,
+        token=request.token,
+        cache_dir=request.cache_dir,
+    )
+    checkpoint = open_checkpoint(
+        folder,
+        source=source,
+        revision=revision,
+        allow_pickle=request.allow_pickle,
+        trust_remote_code=request.trust_remote_code,
+    )
+    model_type = checkpoint.config.get("model_type")
+    if named is None:
+        return _detected(registry, checkpoint, model_type), checkpoint
+    if model_type is not None and model_type not in named.model_types:
+        raise UsageError(
+            f"{source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
+            remedy=f"it takes {', '.join(named.model_types)}; leave --arch out to have it found from config.json",
+        )
+    return named, checkpoint
+
+
+def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tuple[Architecture, Checkpoint]:
+    from converter.checkpoint import open_checkpoint
+
+    if request.arch == "auto":
+        raise UsageError("--tiny makes a checkpoint of an architecture, and none is named", remedy="add --arch NAME")
+    if request.model is not None:
+        raise UsageError("--tiny makes its own checkpoint; it cannot be given with --model", remedy="leave one out")
+    architecture = registry.find(request.arch)
+    task = request.task or architecture.tasks[0]
+    check_task(task, architecture)
+    folder = scratch / f"{architecture.name}-tiny"
+    architecture.source.write_tiny(folder, like=None, seed=request.seed, task=task)
+    return architecture, open_checkpoint(folder, source=folder.name)
+
+
+def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
+    if not isinstance(model_type, str):
+        raise UsageError(
+            f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be told",
+            remedy="name it with --arch (`converter list` shows the choices)",
+        )
+    return registry.find(model_type)
+
+
+def choose_task(asked: str | None, architecture: Architecture, checkpoint: Checkpoint) -> str:
+    """The task asked for, or the one the checkpoint was made for."""
+    task = asked or architecture.source.default_task(checkpoint)
+    check_task(task, architecture)
+    return task
+
+
+def check_task(task: str, architecture: Architecture) -> None:
+    """Raise UsageError, with near misses, for a task the architecture has not."""
+    if task not in architecture.tasks:
+        raise UsageError(
+            f"architecture {architecture.name!r} has no task {task!r}{near_miss(task, architecture.tasks)}",
+            remedy=f"choose --task from {', '.join(architecture.tasks)}",
+        )
+
+
+def choose_variants(asked: Sequence[str], architecture: Architecture, task: str) -> tuple[Variant, ...]:
+    """The variants asked for, in declared order; all of them where none is named."""
+    declared = {variant.name: variant for variant in architecture.variants[task]}
+    unknown = [name for name in asked if name not in declared]
+    if unknown:
+        raise UsageError(
+            f"architecture {architecture.name!r} has no variant {unknown[0]!r}{near_miss(unknown[0], declared)}",
+            remedy=f"choose --variants from {', '.join(declared)}",
+        )
+    return tuple(variant for name, variant in declared.items() if not asked or name in asked)
+
+
+def near_miss(name: str, choices: Sequence[str] | dict[str, Variant]) -> str:
+    """` (did you mean 'x'?)`, or nothing."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,61 @@
+"""The model without its weights: fake parameters, real buffers.
+
+A module built inside `weightless()` runs its own constructor unchanged. Each parameter is swapped for a fake one the
+moment it is registered, before anything is written into it, so that its memory is never touched. Buffers stay real:
+tracing folds them into constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from converter.records import Dtype
+
+TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def weightless() -> Iterator[FakeTensorMode]:
+    """Modules built inside have `FakeTensor` parameters. Not reentrant across threads: it patches `nn.Module`.
+
+    `torch.nn.Module` offers no hook for this that keeps buffers real (its meta device takes both), hence the patch;
+    it is undone on leaving.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    register = nn.Module.register_parameter
+
+    def register_fake(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is None or isinstance(parameter, FakeTensor):
+            return
+        with mode:
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+        module._parameters[name] = nn.Parameter(empty, requires_grad=False)
+
+    nn.Module.register_parameter = register_fake  # type: ignore[method-assign]
+    try:
+        yield mode
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:
+    """Give every floating-point parameter and buffer the dtype to trace in. Fake parameters stay fake."""
+    if dtype != "fp32":
+        model.to(TORCH_DTYPES[dtype])
+
+
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """`id(parameter)` -> its first name in `model`. A wrapper that holds the model shares its parameter objects."""
+    return {id(parameter): name for name, parameter in reversed(list(named_parameters(model)))}
+
+
+def named_parameters(model: nn.Module) -> list[tuple[str, Any]]:
+    """Every parameter under every name it has, tied ones included."""
+    return list(model.named_parameters(remove_duplicate=False))

@@ -1,0 +1,129 @@
+"""Where models come from. `TransformersModel` serves every class of transformers, the built-in plugins' and others'."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.errors import CheckpointError, UsageError
+from converter.records import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converter.recipes import WeightRecipe
+
+
+@dataclass(frozen=True)
+class TransformersModel:
+    """A model class of transformers, or an Auto class that picks one.
+
+    classes     task -> name of the class in transformers, e.g. {"fill-mask": "AutoModelForMaskedLM"}
+    tiny        overrides, nested like the config, that make it a two-layer one with small odd sizes; None removes a key
+    model_type  whose default config `--tiny` starts from
+    """
+
+    classes: Mapping[str, str]
+    tiny: Mapping[str, Any]
+    model_type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self, checkpoint: Checkpoint) -> Any:
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(
+                checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
+            )
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{checkpoint.source}: transformers cannot read its config.json: {error}",
+                remedy="a checkpoint with code of its own needs --trust-remote-code",
+            ) from error
+
+    def default_task(self, checkpoint: Checkpoint) -> str:
+        """The task whose class the checkpoint's `architectures` names; the first task where it names none of them."""
+        named = set(checkpoint.config.get("architectures") or ())
+        if named:
+            config = self.config(checkpoint)
+            for task in self.classes:
+                if self._class(config, task, missing_ok=True) in named:
+                    return task
+        return next(iter(self.classes))
+
+    def skeleton(self, config: Any, task: str) -> nn.Module:
+        return self._build(copy.deepcopy(config), task).eval()
+
+    def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
+        import torch
+        import transformers
+
+        placement = {} if offload is None else {"device_map": {"": "disk"}, "offload_folder": str(offload)}
+        model = getattr(transformers, self.classes[task]).from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=checkpoint.trust_remote_code,
+            **self.options,
+            **placement,
+        )
+        loaded: nn.Module = model.eval()
+        return loaded
+
+    def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
+        from converter.conversions import recipes_for
+
+        return recipes_for(model, checkpoint)
+
+    def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
+        from transformers import CONFIG_MAPPING
+
+        from converter.seeding import seed_weights
+
+        base = CONFIG_MAPPING[self.model_type]() if like is None else like
+        config = type(base).from_dict(merged(base.to_dict(), self.tiny))
+        model = self._build(config, task)
+        seed_weights(model, seed)
+        model.save_pretrained(folder)  # type: ignore[operator]
+
+    def _build(self, config: Any, task: str) -> nn.Module:
+        import torch
+        import transformers
+
+        factory = getattr(transformers, self.classes[task])
+        build = getattr(factory, "_from_config", None) or factory.from_config
+        model: nn.Module = build(config, dtype=torch.float32, **self.options)
+        return model
+
+    def _class(self, config: Any, task: str, *, missing_ok: bool = False) -> str | None:
+        """The concrete class name behind a task, for this config."""
+        import transformers
+
+        if task not in self.classes:
+            raise UsageError(f"no task {task!r} here", remedy=f"choose one of {', '.join(self.classes)}")
+        factory = getattr(transformers, self.classes[task])
+        mapping = getattr(factory, "_model_mapping", None)
+        if mapping is None:
+            return str(factory.__name__)
+        if type(config) not in mapping:
+            if missing_ok:
+                return None
+            raise UsageError(f"{type(config).__name__} has no class for {task!r} in transformers")
+        found = mapping[type(config)]
+        return str((found[0] if isinstance(found, tuple) else found).__name__)
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `overrides` applied at every depth; an override of None removes the key."""
+    result = dict(base)
+    for key, value in overrides.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result

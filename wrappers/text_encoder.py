@@ -1,0 +1,23 @@
+"""Text encoders of one signature: token ids and a mask in, hidden states or a head's logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class TextEncoder(nn.Module):
+    """Calls the model by name and returns the named fields of its output, in order."""
+
+    def __init__(self, model: nn.Module, fields: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.fields = fields
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """All inputs int64 (batch, sequence); outputs as the model's head gives them."""
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments)
+        return tuple(output[field] for field in self.fields)
