@@ -43,14 +43,14 @@ def trace(
     names. Raises ExportError, with the exporter's own words, when torch cannot trace the wrapper.
     """
     inputs = component.inputs(size)
-    wrapper = component.wrapper(model).eval()
+    wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
+    axes = tuple(dict(inputs.axes.get(name, {})) for name in inputs.tensors)
     try:
         with torch.no_grad(), architecture.patches():
             program = torch.onnx.export(
                 wrapper,
-                (),
-                kwargs=_distinct(inputs, dtype),
-                dynamic_shapes=_dynamic_shapes(inputs),
+                _distinct(inputs, dtype),
+                dynamic_shapes=(axes,),
                 input_names=list(inputs.tensors),
                 output_names=[output.name for output in component.outputs],
                 custom_translation_table=dict(architecture.translations()) or None,
@@ -92,33 +92,54 @@ def _restates(own: nn.ModuleList, original: nn.ModuleList) -> bool:
     )
 
 
-def _distinct(inputs: DummyInputs, dtype: Dtype) -> dict[str, torch.Tensor]:
+def _distinct(inputs: DummyInputs, dtype: Dtype) -> tuple[torch.Tensor, ...]:
     """Copies, because the exporter merges inputs that are the same tensor object; floats in the dtype to trace in."""
     kind = TORCH_DTYPES[dtype]
-    copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
-    return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in copies.items()}
+    copies = (tensor.clone() for tensor in inputs.tensors.values())
+    return tuple(tensor.to(kind) if tensor.is_floating_point() else tensor for tensor in copies)
 
 
-def _dynamic_shapes(inputs: DummyInputs) -> dict[str, dict[int, str]]:
-    return {name: dict(inputs.axes.get(name, {})) for name in inputs.tensors}
+class ByName(nn.Module):
+    """Hands positional tensors on by name: torch.export takes no names that are not identifiers (`past.0.key`)."""
+
+    def __init__(self, wrapper: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.wrapper = wrapper
+        self.names = names
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.wrapper(**dict(zip(self.names, tensors, strict=True)))
 
 
 def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: str) -> None:
-    """Put a `Parameter` recipe in place of every fake or real parameter; keep buffers and constants as they are."""
+    """Give every parameter its name in the model and a `Parameter` recipe; keep buffers and constants as they are."""
     canonical = parameter_names(model)
-    names = {name: canonical.get(id(p)) for name, p in wrapper.named_parameters(remove_duplicate=False)}
-    for name, value in graph.initializers.items():
-        source = names.get(name)
+    sources = {name: canonical.get(id(p)) for name, p in wrapper.named_parameters(remove_duplicate=False)}
+    for name, value in list(graph.initializers.items()):
+        source = sources.get(name)
         if source is not None:
-            tensor = value.const_value
-            assert tensor is not None
-            kind = np.dtype(tensor.dtype.numpy())
-            value.const_value = RecipeTensor(Parameter(source, tuple(tensor.shape.numpy()), kind), name=name)
+            _name_parameter(graph, value, source)
         elif isinstance(getattr(value.const_value, "raw", None), FakeTensor):
             raise ExportError(
                 f"{stem}: the graph needs {name!r}, which is no parameter of the model and has no value",
                 remedy="a wrapper may use the model's parameters and real buffers; it may not make new parameters",
             )
+        else:
+            value.name = name.removeprefix("wrapper.")
+
+
+def _name_parameter(graph: ir.Graph, value: ir.Value, source: str) -> None:
+    """Tied parameters come under several names; they become one initializer."""
+    tensor = value.const_value
+    assert tensor is not None and value.name is not None
+    first = graph.initializers.get(source)
+    if first is not None:
+        ir.convenience.replace_all_uses_with(value, first)
+        del graph.initializers[value.name]
+        return
+    kind = np.dtype(tensor.dtype.numpy())
+    value.const_value = RecipeTensor(Parameter(source, tuple(tensor.shape.numpy()), kind), name=source)
+    value.name = source
 
 
 def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component) -> None:

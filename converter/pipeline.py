@@ -100,14 +100,16 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
     from converter.package import copy_companions, stage_package, write_record
     from converter.proof import build_and_write, failure, prove
     from converter.record import describe_graphs, package_record
+    from converter.verify import choose_mode
 
     checkpoint = subject.checkpoint
     target = request.target(checkpoint.source, subject.architecture.name)
+    choice = choose_mode(request.parity, checkpoint)
     with stage_package(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
-        made = build_and_write(request, registry, subject, staging.folder / "onnx", ledger)
-        parity = prove(request, registry, subject, made, ledger)
+        made = build_and_write(request, registry, subject, staging.folder / "onnx", ledger, check=choice[0] == "structural")
+        parity = prove(request, registry, subject, made, choice, ledger)
         copied, absent = copy_companions(checkpoint.folder, staging.folder)
         report = Report(
             output=target,
@@ -133,3 +135,29 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def verify_package(package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0) -> ParityReport:
+    """Prove a finished package against a checkpoint: intact files first, then full parity at sizes from `seed`.
+
+    Raises PackageError when a file is missing or altered, ParityError when the graphs do not compute what the
+    checkpoint's model computes.
+    """
+    from converter.extras import require_export
+    from converter.package import inspect_package
+    from converter.proof import failure, prove_package, recorded_request
+    from converter.registry import load_registry
+
+    require_export()
+    ledger = Ledger(progress)
+    with ledger.stage("check files"):
+        info = inspect_package(package)
+        info.require_intact()
+    registry = load_registry()
+    request = replace(recorded_request(info.record), model=model, parity="full", seed=seed)
+    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
+        subject = _choose(request, registry, Path(scratch), ledger)
+        report = prove_package(request, subject, package / "onnx", ledger)
+    if not report.passed:
+        raise ParityError(failure(report), remedy="the package and the checkpoint are not of the same model")
+    return report

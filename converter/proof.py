@@ -6,6 +6,7 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from converter.records import (
     Comparison,
     Component,
     ExportedGraph,
+    ParityMode,
     ParityReport,
     Variant,
 )
-from converter.verify import choose_mode, fits_in_memory, run_parity, verdict
+from converter.verify import fits_in_memory, run_parity, verdict
 from converter.writing import Written, write_graphs
 
 if TYPE_CHECKING:
@@ -59,9 +61,15 @@ class Made:
 
 
 def build_and_write(
-    request: ConversionRequest, registry: Registry, subject: Subject, folder: Path, ledger: Ledger
+    request: ConversionRequest,
+    registry: Registry,
+    subject: Subject,
+    folder: Path,
+    ledger: Ledger,
+    *,
+    check: bool = False,
 ) -> Made:
-    """Skeleton, traces, passes, weights: the graphs of `subject` in `folder`."""
+    """Skeleton, traces, passes, weights: the graphs of `subject` in `folder`. `check` re-reads what was stored."""
     architecture, task = subject.architecture, subject.task
     with ledger.stage("build skeleton"):
         skeleton = build_skeleton(architecture, subject.config, task)
@@ -81,7 +89,7 @@ def build_and_write(
         mapping,
         folder,
         external_data=request.external_data,
-        check=request.parity == "structural",
+        check=check,
         on_stage=ledger.stage,
         advance=ledger.progress.advance,
     )
@@ -100,24 +108,49 @@ def build_settings(request: ConversionRequest) -> BuildSettings:
 
 
 def prove(
-    request: ConversionRequest, registry: Registry, subject: Subject, made: Made, ledger: Ledger
+    request: ConversionRequest,
+    registry: Registry,
+    subject: Subject,
+    made: Made,
+    choice: tuple[ParityMode, str],
+    ledger: Ledger,
 ) -> ParityReport:
-    """Run the parity the request comes to. `off` proves nothing, and the report says so."""
-    if request.parity == "off":
-        return ParityReport("off", "asked for")
-    mode, why = choose_mode(request.parity, subject.checkpoint)
-    rows = _structural(request, registry, subject, ledger) if mode == "structural" else _full(request, subject, made, ledger)
+    """Run the parity chosen (`choose_mode`). `off` proves nothing, and the report says so."""
+    mode, why = choice
+    if mode == "off":
+        return ParityReport(mode, why)
+    if mode == "structural":
+        rows = _structural(request, registry, subject, ledger)
+    else:
+        rows = _full(request, subject, made.written.files, ledger)
     return verdict(mode, why, rows, made.written.tensors_checked)
 
 
-def _full(request: ConversionRequest, subject: Subject, made: Made, ledger: Ledger) -> tuple[Comparison, ...]:
+def prove_package(request: ConversionRequest, subject: Subject, folder: Path, ledger: Ledger) -> ParityReport:
+    """Full parity of graphs that are already written."""
+    files = {stem: folder / f"{stem}.onnx" for stem in subject.stems}
+    return verdict("full", "asked for", _full(request, subject, files, ledger))
+
+
+def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
+    """The request a package was made by, as far as its record keeps it: never the checkpoint's place."""
+    from converter.request import ConversionRequest
+
+    settings = dict(record["settings"])
+    settings["variants"] = tuple(record["variants"])
+    return ConversionRequest(**{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False})
+
+
+def _full(
+    request: ConversionRequest, subject: Subject, files: Mapping[str, Path], ledger: Ledger
+) -> tuple[Comparison, ...]:
     with tempfile.TemporaryDirectory(prefix="converter-offload-") as scratch:
         return run_parity(
             subject.architecture,
             subject.components(),
             subject.checkpoint,
             subject.task,
-            made.written.files,
+            files,
             dtype=request.dtype,
             seed=request.seed,
             atol=request.atol,
@@ -138,7 +171,7 @@ def _structural(
         checkpoint = open_checkpoint(folder, trust_remote_code=request.trust_remote_code)
         small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
         made = build_and_write(request, registry, small, Path(scratch) / "onnx", ledger)
-        return _full(request, small, made, ledger)
+        return _full(request, small, made.written.files, ledger)
 
 
 def failure(report: ParityReport) -> str:

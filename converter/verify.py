@@ -91,7 +91,7 @@ def _compare_graph(
     for case in cases:
         results = {"original": case.original, "wrapper": case.wrapper, "graph": run_graph(session, case.feed)}
         tolerance = tolerance_for(case.component, dtype, atol)
-        rows += compare_all(case.component.stem, case.size.label, results, case.valid, tolerance)
+        rows += compare_all(case.component.stem, case.size, results, case.valid, tolerance)
     return rows
 
 

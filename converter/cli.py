@@ -1,0 +1,245 @@
+"""The command line: parses, calls, prints, and turns errors into exit codes.
+
+Heavy imports happen inside the handlers, so that help and listings answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from converter import __version__
+from converter.arguments import flag_names, normalise
+from converter.console import error_text, quiet_libraries, show_progress, write_error
+from converter.errors import ConverterError, ParityError, UsageError
+from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
+from converter.request import ConversionRequest
+
+INTERRUPTED = 130  # as a shell counts an end by SIGINT
+
+
+class ConverterGroup(click.Group):
+    """A group that converts when no command is named, and takes the spellings of `converter.arguments`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, normalise(args or ["--help"], flag_names(self)))
+
+
+@click.group(cls=ConverterGroup, invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...")
+@options(*CONVERSION, *OUTPUT)
+@click.version_option(__version__, prog_name="converter", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
+    """Convert a PyTorch model into a verified ONNX package.
+
+    \b
+    converter --model CHECKPOINT --output DIR
+    converter --arch NAME --tiny --output DIR     a small random model, no network
+    """
+    if ctx.invoked_subcommand is not None:
+        _refuse_stray_options(ctx, ctx.invoked_subcommand)
+        ctx.default_map = {ctx.invoked_subcommand: {"quiet": quiet, "verbose": verbose, "as_json": as_json}}
+        return
+    from converter.display import show_report, write_json
+    from converter.extras import require_export
+
+    require_export()
+    request = build_request(given)
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.pipeline import convert_request
+
+        report = convert_request(request, progress)
+    if as_json:
+        write_json(report.to_json())
+    elif not quiet:
+        show_report(report, verbose=verbose)
+
+
+def _refuse_stray_options(ctx: click.Context, command: str) -> None:
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in ("quiet", "verbose", "as_json"):
+            raise click.UsageError(
+                f"{option.opts[0]} before the command {command!r} has no effect; "
+                "put it after the command, or leave the command out to convert",
+                ctx,
+            )
+
+
+def build_request(given: dict[str, Any]) -> ConversionRequest:
+    """The options of a conversion as its record. Raises UsageError where they contradict each other."""
+    parity = given.pop("parity")
+    if given.pop("skip_validation"):
+        if parity not in ("auto", "off"):
+            raise UsageError(
+                f"--skip-validation and --parity {parity} contradict each other", remedy="leave one out"
+            )
+        parity = "off"
+    variants = tuple(name.strip() for name in given.pop("variants").split(",") if name.strip())
+    return ConversionRequest(
+        parity=parity,
+        variants=variants,
+        post_process=not given.pop("no_post_process"),
+        stamp=not given.pop("no_stamp"),
+        **given,
+    )
+
+
+@cli.command("list")
+@click.option("--arch", help="Only this architecture, by its name or a model type it owns.")
+@options(*OUTPUT)
+def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Show the architectures, the model types they own, their tasks and variants."""
+    from converter.display import describe_architecture, show_architectures, write_json
+    from converter.registry import load_registry
+
+    with quiet_libraries(verbose=verbose):
+        registry = load_registry()
+        found = [registry.find(arch)] if arch else list(registry.architectures.values())
+    if as_json:
+        write_json({"architectures": [describe_architecture(entry) for entry in found]})
+        return
+    show_architectures(found)
+    if registry.failures and not quiet:
+        write_error(f"{len(registry.failures)} plugin(s) failed to load; `converter plugins` says why")
+
+
+@cli.command("plugins")
+@options(*OUTPUT)
+def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Show every plugin, what it brought, and why the broken ones failed."""
+    from converter.display import show_plugins, write_json
+    from converter.registry import load_registry
+
+    with quiet_libraries(verbose=verbose):
+        registry = load_registry()
+    if as_json:
+        plugins, failures = map(asdict, registry.plugins), map(asdict, registry.failures)
+        write_json({"plugins": list(plugins), "failures": list(failures)})
+    else:
+        show_plugins(registry)
+
+
+@cli.command("inspect")
+@click.argument("package", type=FOLDER)
+@options(*OUTPUT)
+@click.pass_context
+def inspect_command(ctx: click.Context, package: Path, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Describe a package and check its files. Exits with 1 if one is missing or altered."""
+    from converter.display import show_package, write_json
+    from converter.package import inspect_package
+
+    with quiet_libraries(verbose=verbose):
+        info = inspect_package(package)
+    if as_json:
+        write_json({**asdict(info), "intact": info.intact})
+    elif not quiet:
+        show_package(info)
+    ctx.exit(0 if info.intact else 1)
+
+
+@cli.command("verify")
+@click.argument("package", type=FOLDER)
+@click.option("--model", "--model-id", required=True, help="The checkpoint the package was made from.")
+@options(*OUTPUT)
+@click.pass_context
+def verify_command(
+    ctx: click.Context, package: Path, model: str, quiet: bool, verbose: bool, as_json: bool
+) -> None:
+    """Run parity again on a finished package. Exits with 3 if it fails."""
+    from converter.display import show_parity, write_json
+    from converter.extras import require_export
+
+    require_export()
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.pipeline import verify_package
+
+        parity = verify_package(package, model, progress)
+    if as_json:
+        write_json({**asdict(parity), "passed": parity.passed})
+    elif not quiet:
+        show_parity(parity)
+    ctx.exit(0 if parity.passed else ParityError.exit_code)
+
+
+@cli.command("download")
+@click.argument("model")
+@click.option("--output", type=FOLDER, required=True, help="Folder of the local copy.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing folder, once the new one is complete.")
+@options(*HUB, *OUTPUT)
+def download_command(
+    model: str, output: Path, overwrite: bool, quiet: bool, verbose: bool, as_json: bool, **hub: Any
+) -> None:
+    """Make a local copy of a checkpoint; a pickle is turned into safetensors, weights only."""
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.download import download
+
+        with progress.stage(f"download {model}"):
+            folder = download(model, output, overwrite=overwrite, **hub)
+    _say_where(folder, quiet, as_json)
+
+
+@cli.command("merge-data")
+@click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--output", type=FOLDER, required=True, help="Folder of the merged model.")
+@options(*OUTPUT)
+def merge_data_command(model: Path, output: Path, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Gather the scattered external data of any ONNX model into one file beside it."""
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.merge_data import merge_data
+
+        with progress.stage(f"merge the data of {model.name}"):
+            merge_data(model, output)
+    _say_where(output, quiet, as_json)
+
+
+def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
+    from converter.console import write_line
+    from converter.display import write_json
+
+    if as_json:
+        write_json({"output": str(folder)})
+    elif not quiet:
+        write_line(f"wrote {folder}")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command line and return its exit code; no error leaves this function.
+
+    0 done, 1 failed, 2 wrong usage, 3 parity failed, 130 interrupted.
+    """
+    verbose = "--verbose" in normalise(argv, flag_names(cli))
+    try:
+        code = cli.main(args=list(argv), prog_name="converter", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # The reader left (`converter list | head`). The interpreter flushes stdout once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        write_error("interrupted: nothing was written")
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConverterError as error:
+        return _report_error(error_text(error), error.exit_code, verbose)
+    except Exception as error:  # the last resort: the user gets a line, not a stack
+        hint = "" if verbose else "; run again with --verbose for the traceback"
+        return _report_error(f"error: this is a bug: {type(error).__name__}: {error}{hint}", 1, verbose)
+
+
+def _report_error(text: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    write_error(text)
+    return code

@@ -1,0 +1,170 @@
+"""Results as text: the report of a conversion, the architectures, the plugins, a package."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from converter.console import write_line, write_table
+
+if TYPE_CHECKING:
+    from converter.package import PackageInfo
+    from converter.pipeline import Report
+    from converter.records import Architecture, Comparison, ParityReport
+    from converter.registry import Registry
+
+
+def write_json(value: Any) -> None:
+    """One JSON object on stdout. Numbers JSON has no spelling for become strings; so do paths."""
+    write_line(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_report(report: Report, *, verbose: bool) -> None:
+    """What a finished conversion made, proved and cost."""
+    show_parity(report.parity)
+    write_line()
+    write_table(
+        ("file", "size"), [(name, size_text(size)) for name, size in report.files.items()], right=("size",)
+    )
+    for note in report.notes:
+        write_line(f"note: {note}")
+    if verbose:
+        write_line()
+        write_table(
+            ("stage", "seconds"),
+            [(name, f"{spent:.2f}") for name, spent in report.stages],
+            right=("seconds",),
+        )
+    write_line()
+    seconds = sum(spent for _, spent in report.stages)
+    what = f"{report.architecture}, {report.task}, {', '.join(report.variants)}"
+    write_line(
+        f"wrote {report.output} ({what}) in {seconds:.1f} s, peak memory {size_text(report.peak_memory)}"
+    )
+
+
+def show_parity(parity: ParityReport) -> None:
+    """The verdict: for each output of each graph the worst of every size and pair that was compared."""
+    if parity.mode == "off":
+        write_line("parity: not checked")
+        return
+    verdict = "passed" if parity.passed else "FAILED"
+    checked = f"; {parity.tensors_checked} tensors re-read and found right" if parity.tensors_checked else ""
+    write_line(f"parity {verdict} ({parity.mode}: {parity.why}){checked}")
+    rows = [_parity_row(name, output, group) for (name, output), group in _by_output(parity).items()]
+    numbers = ("max abs difference", "cosine", "sizes")
+    write_table(("graph", "output", *numbers, "verdict"), rows, right=numbers)
+
+
+def _by_output(parity: ParityReport) -> dict[tuple[str, str], list[Comparison]]:
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for row in parity.comparisons:
+        groups.setdefault((row.component, row.output), []).append(row)
+    return groups
+
+
+def _parity_row(component: str, output: str, group: list[Comparison]) -> tuple[str, ...]:
+    return (
+        component,
+        output,
+        f"{max(row.max_abs for row in group):.1e}",
+        f"{min(row.cosine for row in group):.7f}",
+        str(len({row.size for row in group})),
+        "passed" if all(row.passed for row in group) else "FAILED",
+    )
+
+
+def show_architectures(architectures: Iterable[Architecture]) -> None:
+    """One line an architecture: what `--arch`, `--task` and `--variants` may be."""
+    rows = [
+        (
+            entry.name,
+            ", ".join(entry.model_types),
+            ", ".join(entry.tasks),
+            ", ".join(variant_names(entry)),
+            entry.summary,
+        )
+        for entry in architectures
+    ]
+    write_table(("architecture", "model types", "tasks", "variants", "summary"), rows)
+
+
+def variant_names(architecture: Architecture) -> tuple[str, ...]:
+    """Names of the variants of all tasks, in declared order."""
+    return tuple(
+        dict.fromkeys(variant.name for variants in architecture.variants.values() for variant in variants)
+    )
+
+
+def describe_architecture(architecture: Architecture) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "name": architecture.name,
+        "model_types": list(architecture.model_types),
+        "summary": architecture.summary,
+        "reference_checkpoint": architecture.reference_checkpoint,
+        "tasks": {
+            task: [{"name": variant.name, "summary": variant.summary} for variant in variants]
+            for task, variants in architecture.variants.items()
+        },
+    }
+
+
+def show_plugins(registry: Registry) -> None:
+    """Every plugin and what it brought, then one line for each that failed."""
+    write_table(
+        ("plugin", "distribution", "architectures", "graph passes"),
+        [
+            (plugin.name, plugin.label, ", ".join(plugin.architectures), ", ".join(plugin.passes))
+            for plugin in registry.plugins
+        ],
+    )
+    for failure in registry.failures:
+        write_line(f"failed: {failure}")
+
+
+def show_package(info: PackageInfo) -> None:
+    """What a package says it is, whether it still is that, and its graphs."""
+    record = info.record
+    source = record.get("source", {})
+    write_line(f"{info.folder}: {record.get('architecture')}, {record.get('task')}")
+    write_line(f"source: {source.get('name')} at {source.get('revision') or 'no recorded revision'}")
+    parity = record.get("parity", {})
+    outcome = "passed" if parity.get("passed") else "failed"
+    checked = parity.get("mode", "off") != "off"
+    write_line(f"parity when made: {outcome} ({parity['mode']})" if checked else "parity: never checked")
+    for graph in info.graphs:
+        weights = size_text(graph.initializer_bytes)
+        write_line(f"\n{graph.file}: opset {graph.opset}, {graph.nodes} nodes, {weights} of weights")
+        values = [("in", value) for value in graph.inputs] + [("out", value) for value in graph.outputs]
+        write_table(
+            ("", "name", "type", "shape"),
+            [(way, value.name, value.dtype, " x ".join(map(str, value.shape))) for way, value in values],
+        )
+    write_line()
+    write_table(
+        ("file", "size"), [(name, size_text(size)) for name, size in info.files.items()], right=("size",)
+    )
+    for word, names in (("altered", info.altered), ("missing", info.missing), ("not recorded", info.extra)):
+        for name in names:
+            write_line(f"{word}: {name}")
+    write_line("every recorded file is there and unchanged" if info.intact else "the package is damaged")
+
+
+def size_text(size: float) -> str:
+    """Bytes in the largest unit that leaves a number above one: `1.4 GB`, in powers of ten, as for disks."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

@@ -1,0 +1,115 @@
+"""What an .onnx file is like from outside. Weights in data files are not loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.errors import PackageError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output: a dimension is a size, the name of an axis, or `?`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One graph file. `initializer_bytes` counts all weights; `data_files` are relative to the file."""
+
+    file: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    opset: int
+    ir_version: int
+    nodes: int
+    initializers: int
+    initializer_bytes: int
+    data_files: tuple[str, ...]
+
+
+def read_graph(folder: Path, name: str) -> GraphInfo:
+    """Describe `folder/name`. Raises PackageError for a damaged file and for data outside of `folder`."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = folder / name
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise PackageError(f"{path} is not an ONNX file: {error}", remedy="convert again") from error
+    if not model.ir_version:
+        raise PackageError(f"{path} is empty", remedy="convert again")
+    graphs = [model.graph, *_subgraphs(model.graph.node)]
+    nodes = [node for graph in graphs for node in graph.node]
+    tensors = [tensor for graph in graphs for tensor in graph.initializer]
+    for function in model.functions:
+        inner = [function.node, *(graph.node for graph in _subgraphs(function.node))]
+        nodes += [node for group in inner for node in group]
+    constants = [attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t")]
+    return GraphInfo(
+        file=name,
+        inputs=tuple(map(_value, model.graph.input)),
+        outputs=tuple(map(_value, model.graph.output)),
+        opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        ir_version=model.ir_version,
+        nodes=len(nodes),
+        initializers=len(tensors),
+        initializer_bytes=sum(map(_size, tensors)),
+        data_files=_data_files(folder, name, [*tensors, *constants]),
+    )
+
+
+def _subgraphs(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield graph
+                yield from _subgraphs(graph.node)
+
+
+def _value(value: onnx.ValueInfoProto) -> Value:
+    import onnx
+
+    tensor = value.type.tensor_type
+    sizes = tensor.shape.dim
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in sizes)
+    return Value(value.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    from onnx_ir import DataType
+
+    return math.ceil(math.prod(map(int, tensor.dims)) * DataType(tensor.data_type).itemsize)
+
+
+def _data_files(folder: Path, name: str, tensors: Sequence[onnx.TensorProto]) -> tuple[str, ...]:
+    from converter.package import is_inside
+
+    external = [tensor for tensor in tensors if tensor.data_location == tensor.EXTERNAL]
+    locations = {
+        entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"
+    }
+    for location in locations:
+        if not is_inside(location) or not _within(folder, folder / Path(name).parent / location):
+            raise PackageError(
+                f"{folder / name} keeps weights outside the package, in {location!r}; they are not read",
+                remedy="do not use this file unless you trust who made it",
+            )
+    return tuple(sorted(locations))
+
+
+def _within(folder: Path, path: Path) -> bool:
+    from converter.companions import stays_inside
+
+    return stays_inside(path, folder)

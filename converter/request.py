@@ -1,0 +1,122 @@
+"""What a user asks for, as one frozen record, and how a conversion tells how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+from converter.errors import UsageError
+from converter.records import Dtype, ParityMode
+
+ExternalData = Literal["auto", "always", "never"]
+Device = Literal["cpu", "cuda"]
+
+# Newest opset that onnxruntime and current transformers.js both open.
+DEFAULT_OPSET = 18
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """One conversion, as asked for. The command line's options and the keywords of `convert` are its fields.
+
+    model          a local folder or a hub id; None is the architecture's reference checkpoint
+    output         the package folder; None is `models/<model name>`, or `<output_parent>/<model name>`
+    variants       names of variants; empty is every one the task has
+    dtype          what the main graphs compute in; their inputs and outputs stay fp32
+    batch_size     size of the traced dummies, at least 2 (torch.export specialises an axis of size 1)
+    atol           largest absolute difference parity allows, in place of the component's own
+    seed           of tiny weights, random sizes and input values
+    tiny           convert a two-layer checkpoint with seeded random weights, made on the spot
+    """
+
+    arch: str = "auto"
+    model: str | None = None
+    output: Path | None = None
+    output_parent: Path | None = None
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+    cache_dir: Path | None = None
+    task: str | None = None
+    variants: tuple[str, ...] = ()
+    dtype: Dtype = "fp32"
+    opset: int = DEFAULT_OPSET
+    batch_size: int | None = None
+    sequence_length: int | None = None
+    post_process: bool = True
+    stamp: bool = True
+    external_data: ExternalData = "auto"
+    parity: ParityMode = "auto"
+    atol: float | None = None
+    seed: int = 0
+    device: Device = "cpu"
+    tiny: bool = False
+    overwrite: bool = False
+    keep_failed: bool = False
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("dtype", get_args(Dtype)),
+            ("external_data", get_args(ExternalData)),
+            ("parity", get_args(ParityMode)),
+            ("device", get_args(Device)),
+        ):
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"{name} {getattr(self, name)!r} is unknown", remedy=f"choose from {', '.join(choices)}"
+                )
+        for name in ("batch_size", "sequence_length"):
+            size = getattr(self, name)
+            if size is not None and size < 2:
+                raise UsageError(
+                    f"{name} {size}: graphs are traced at sizes of 2 or more, tracing at 1 freezes the axis",
+                    remedy="the graph serves size 1 all the same; leave the option out or give a larger size",
+                )
+        if self.output is not None and self.output_parent is not None:
+            raise UsageError(
+                "both an output folder and an output parent are given",
+                remedy="--output names the package folder, --output-parent-dir the folder it goes into",
+            )
+
+    def target(self, source: str, architecture: str) -> Path:
+        """The package folder for a checkpoint called `source`, a hub id or a path: its last part counts."""
+        if self.output is not None:
+            return self.output
+        name = Path(source).name
+        if name in ("", ".."):
+            name = Path(source).resolve().name or architecture
+        return (self.output_parent or Path("models")) / name
+
+
+class Progress(Protocol):
+    """What a conversion tells while it runs."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """A stage begins; it ends with the context."""
+
+    def advance(self, done: int, total: int) -> None:
+        """How far the current stage is, in bytes or whatever it counts."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+class Silent:
+    """Tells nothing."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        yield
+
+    def advance(self, done: int, total: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+SILENT: Progress = Silent()

@@ -1,0 +1,158 @@
+"""ColPali: multi-vector retrieval over PaliGemma, pages of one fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from converter import Architecture, Axis, Component, DummyInputs, Size, TransformersModel, hookimpl
+from converter.plugins._retrieval import (
+    OUTPUTS,
+    TASK,
+    TOKENS,
+    VARIANTS,
+    page_tensors,
+    text_row_flags,
+    text_tensors,
+    tokens_of,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+AXES: Mapping[str, Mapping[int, str]] = {
+    "input_ids": TOKENS,
+    "attention_mask": TOKENS,
+    "pixel_values": {0: "batch_size"},
+}
+
+# Two layers a tower, grouped heads, and a head size that is not the width divided by the heads, as in Gemma.
+TINY: Mapping[str, Any] = {
+    "embedding_dim": 20,
+    "vlm_config": {
+        "vocab_size": 601,
+        "image_token_index": 593,
+        "hidden_size": 44,
+        "projection_dim": 44,
+        "text_config": {
+            "vocab_size": 601,
+            "hidden_size": 44,
+            "intermediate_size": 76,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 14,
+            "max_position_embeddings": 512,
+            "layer_types": None,
+        },
+        "vision_config": {
+            "hidden_size": 36,
+            "intermediate_size": 52,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "image_size": 21,
+            "patch_size": 7,
+            "projection_dim": 44,
+        },
+    },
+}
+
+
+def _page_inputs(config: Any, mixed: bool, size: Size) -> DummyInputs:
+    """Pages of the config's size; some rows are text with an all-zero image if `mixed`."""
+    import torch
+
+    generator = torch.Generator().manual_seed(size.seed)
+    batch = size["batch_size"]
+    text = text_row_flags(batch, generator) if mixed else [False] * batch
+    vision = config.vlm_config.vision_config
+    count = (vision.image_size // vision.patch_size) ** 2
+    images = [0 if is_text else count for is_text in text]
+    tensors = page_tensors(tokens_of(config.vlm_config), size, images, generator)
+    shape = (batch, vision.num_channels, vision.image_size, vision.image_size)
+    pixels = torch.randn(shape, generator=generator)
+    pixels[torch.tensor(text)] = 0
+    tensors["pixel_values"] = pixels
+    return DummyInputs(tensors, AXES)
+
+
+def _text_inputs(config: Any, size: Size) -> DummyInputs:
+    tensors = text_tensors(tokens_of(config.vlm_config), size)
+    return DummyInputs(tensors, {name: AXES[name] for name in tensors})
+
+
+def _wrapper(images: bool, model: nn.Module) -> nn.Module:
+    from converter.wrappers.colpali import ColPali
+
+    return ColPali(model, images=images)
+
+
+def reference(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The untouched model, called with what `ColPaliProcessor` makes; rows without image tokens as text.
+
+    The processor always adds `token_type_ids`, all 0, with which PaliGemma attends in both directions.
+    """
+    ids = tensors["input_ids"]
+    if "pixel_values" not in tensors:
+        return {"embeddings": _embed(model, tensors)}
+    page = (ids == model.config.vlm_config.image_token_id).any(dim=1)
+    rows = ids.new_zeros(*ids.shape, model.embedding_dim, dtype=tensors["pixel_values"].dtype)
+    if page.any():
+        rows[page] = _embed(model, {name: tensor[page] for name, tensor in tensors.items()})
+    if not page.all():
+        rows[~page] = _embed(model, {name: tensors[name][~page] for name in ("input_ids", "attention_mask")})
+    return {"embeddings": rows}
+
+
+def _embed(model: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    prefix = tensors["input_ids"].new_zeros(tensors["input_ids"].shape)
+    embeddings: torch.Tensor = model(**tensors, token_type_ids=prefix).embeddings
+    return embeddings
+
+
+def _components(config: Any, task: str) -> Sequence[Component]:
+    batch = Axis("batch_size", 2, high=5)
+    page_axes = (batch, Axis("text_length", 5, high=9))
+    return (
+        Component(
+            stem="text_model",
+            wrapper=partial(_wrapper, False),
+            inputs=partial(_text_inputs, config),
+            reference=reference,
+            axes=(batch, Axis("sequence_length", 7, high=24)),
+            outputs=OUTPUTS,
+        ),
+        Component(
+            stem="image_model",
+            wrapper=partial(_wrapper, True),
+            inputs=partial(_page_inputs, config, False),
+            reference=reference,
+            axes=page_axes,
+            outputs=OUTPUTS,
+        ),
+        Component(
+            stem="model",
+            wrapper=partial(_wrapper, True),
+            inputs=partial(_page_inputs, config, True),
+            reference=reference,
+            axes=page_axes,
+            outputs=OUTPUTS,
+        ),
+    )
+
+
+@hookimpl
+def register_architectures(register: Callable[[Architecture], None]) -> None:
+    register(
+        Architecture(
+            name="colpali",
+            model_types=("colpali",),
+            summary="page and query embeddings for late interaction, over PaliGemma",
+            reference_checkpoint="vidore/colpali-v1.3-hf",
+            source=TransformersModel(classes={TASK: "ColPaliForRetrieval"}, tiny=TINY, model_type="colpali"),
+            components=_components,
+            variants={TASK: VARIANTS},
+        )
+    )

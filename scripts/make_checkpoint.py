@@ -1,0 +1,133 @@
+"""Write a checkpoint of seeded random weights at full size, for benchmarks: no hub, no real weights.
+
+    python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16]
+
+Sizes are those of the published models. The tensors are made one at a time and written as shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from converter.skeleton import weightless
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SHARD_BYTES = 2 << 30
+
+
+def bert_base(layers: int | None) -> nn.Module:
+    """google-bert/bert-base-uncased: 110M parameters."""
+    from transformers import BertConfig, BertModel
+
+    return BertModel._from_config(BertConfig(num_hidden_layers=layers or 12), dtype=torch.float32)
+
+
+def qwen2_05b(layers: int | None) -> nn.Module:
+    """Qwen/Qwen2-0.5B: 494M parameters, tied embeddings."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=layers or 24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+    )
+    return Qwen2ForCausalLM._from_config(config, dtype=torch.float32)
+
+
+def colqwen2(layers: int | None) -> nn.Module:
+    """vidore/colqwen2-v1.0-hf: Qwen2-VL-2B (28 layers, 32 vision blocks) and a projection to 128; 2.2B parameters."""
+    from transformers import ColQwen2Config, ColQwen2ForRetrieval, Qwen2VLConfig
+
+    vlm = Qwen2VLConfig(
+        text_config={
+            "vocab_size": 151936,
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": layers or 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "max_window_layers": layers or 28,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": round(32 * (layers or 28) / 28),
+            "embed_dim": 1280,
+            "hidden_size": 1536,
+            "num_heads": 16,
+            "mlp_ratio": 4,
+        },
+    )
+    return ColQwen2ForRetrieval._from_config(ColQwen2Config(vlm_config=vlm), dtype=torch.float32)
+
+
+MODELS = {"bert-base": bert_base, "qwen2-0.5b": qwen2_05b, "colqwen2": colqwen2}
+
+
+def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each stored parameter once, made when asked for; matrices keep the variance of what they multiply."""
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        generator = torch.Generator().manual_seed(index)
+        values = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() >= 2:
+            values /= math.sqrt(math.prod(parameter.shape[1:]))
+        else:
+            values = values * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        yield name, values.to(dtype)
+
+
+def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir(parents=True)
+    index: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    count = 0
+
+    def flush() -> None:
+        nonlocal count
+        count += 1
+        file = f"model-{count:05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, file))
+        shard.clear()
+
+    for name, tensor in tensors(model, dtype):
+        if sum(entry.nbytes for entry in shard.values()) + tensor.nbytes > SHARD_BYTES and shard:
+            flush()
+        shard[name] = tensor
+    flush()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}, indent=1))
+    config: Any = model.config
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("model", choices=sorted(MODELS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, help="another depth than the published one")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    arguments = parser.parse_args()
+    with weightless():
+        model = MODELS[arguments.model](arguments.layers)
+    write(model, arguments.folder, DTYPES[arguments.dtype])
+    print(f"{arguments.folder}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""From a name to a folder: local folders, the hub's cache, a small hub on this machine, and a hub that is not there."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+
+from converter import hub
+from converter.companions import choose_files
+from converter.download import download, resolve_model
+from converter.errors import CheckpointError, PackageError, UsageError
+from converter.package import inspect_package
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = {
+    "config.json": b'{"model_type": "bert"}',
+    "tokenizer.json": b"{}",
+    "1_Pooling/config.json": b"{}",
+    "model.safetensors": b"weights",
+    "pytorch_model.bin": b"the same weights again",
+    "tf_model.h5": b"and again",
+    "onnx/model.onnx": b"and again",
+    "onnx/config.json": b"{}",
+}
+FETCHED = {"1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"}
+
+
+@dataclass
+class FakeHub:
+    """What the hub answers: a status with its error code, or the files of one model."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    status: int = 200
+    error_code: str = ""
+    served: list[str] = field(default_factory=list)
+
+    def answer(self, path: str) -> tuple[bytes, dict[str, str]]:
+        if path.startswith("/api/models/org/name/tree/"):
+            rows = [
+                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
+                for name, data in self.files.items()
+            ]
+            return json.dumps(rows).encode(), {}
+        if path.startswith("/api/models/"):
+            siblings = [{"rfilename": name} for name in self.files]
+            return json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode(), {}
+        name = path.removeprefix(f"/org/name/resolve/{COMMIT}/")
+        data = self.files[name]
+        return data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+
+
+@pytest.fixture
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    fake = FakeHub(dict(MODEL))
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self, body: bool) -> None:
+            data, headers = fake.answer(self.path.partition("?")[0]) if fake.status == 200 else (b"", {})
+            self.send_response(fake.status)
+            if fake.error_code:
+                headers = {"X-Error-Code": fake.error_code}
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if body:
+                fake.served.append(self.path)
+                self.wfile.write(data)
+
+        def do_GET(self) -> None:  # noqa: N802
+            self.respond(body=True)
+
+        def do_HEAD(self) -> None:  # noqa: N802
+            self.respond(body=False)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test output free of requests."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    use_endpoint(monkeypatch, server.server_port)
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    endpoint = f"http://127.0.0.1:{port}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        use_endpoint(monkeypatch, free.getsockname()[1])
+
+
+def checkpoint(folder: Path, files: dict[str, bytes] = MODEL) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- local -----------------------------------------------------------------------------------------------
+
+
+def test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "mini")
+    assert resolve_model(str(folder), reference="org/other") == (folder, "mini", None)
+
+
+def test_folder_in_the_hub_cache_knows_its_source(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "models--org--name" / "snapshots" / COMMIT)
+    assert resolve_model(str(folder)) == (folder, "org/name", COMMIT)
+
+
+@pytest.mark.parametrize(
+    "name", ["/nowhere/model", "./model", "~/no-such-model", "models/bert/base", "..\\model"]
+)
+def test_path_that_does_not_exist_is_said_at_once(name: str) -> None:
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        resolve_model(name)
+
+
+def test_file_as_model_names_its_folder(tmp_path: Path) -> None:
+    checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        resolve_model(str(tmp_path / "model.safetensors"))
+    assert f"--model {tmp_path}" in caught.value.remedy
+
+
+def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no revision v2"):
+        resolve_model(str(tmp_path), revision="v2")
+
+
+def test_no_model_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no model"):
+        resolve_model(None)
+
+
+@pytest.mark.parametrize("name", ["a b", "org/name--x", "bert?"])
+def test_name_that_is_no_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match="neither a folder nor a hub id"):
+        resolve_model(name)
+
+
+# --- the hub ---------------------------------------------------------------------------------------------
+
+
+def test_hub_model_is_fetched_without_duplicates(tmp_path: Path, fake_hub: FakeHub) -> None:
+    folder, source, revision = resolve_model("org/name", cache_dir=tmp_path)
+    assert (source, revision) == ("org/name", COMMIT)
+    assert files_of(folder) == FETCHED
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_reference_checkpoint_stands_in_for_no_model(tmp_path: Path, fake_hub: FakeHub) -> None:
+    assert resolve_model(None, reference="org/name", cache_dir=tmp_path)[1] == "org/name"
+
+
+def test_cached_model_serves_when_the_hub_fails(tmp_path: Path, fake_hub: FakeHub) -> None:
+    first = resolve_model("org/name", cache_dir=tmp_path)
+    fake_hub.status = 503
+    assert resolve_model("org/name", cache_dir=tmp_path) == first
+
+
+def test_cached_model_serves_offline_without_asking(
+    tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = resolve_model("org/name", cache_dir=tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fake_hub.served.clear()
+    assert resolve_model("org/name", cache_dir=tmp_path) == first
+    assert fake_hub.served == []
+
+
+def test_half_cached_model_does_not_serve(tmp_path: Path, fake_hub: FakeHub) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    fake_hub.files = {
+        "config.json": b"{}",
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        "model-00001-of-00002.safetensors": b"half",
+    }
+    resolve_model("org/name", cache_dir=tmp_path)
+    fake_hub.status = 503
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        resolve_model("org/name", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (401, "RepoNotFound", "no model of that name, or it is private"),
+        (404, "RepoNotFound", "no model of that name, or it is private"),
+        (403, "GatedRepo", "gated"),
+        (404, "RevisionNotFound", "no revision 'v2'"),
+        (401, "", "private|refuses the token"),
+        (403, "", "refuses the token"),
+        (503, "", "cannot be reached"),
+    ],
+)
+def test_refusal_of_the_hub_has_its_own_words(
+    tmp_path: Path, fake_hub: FakeHub, status: int, code: str, says: str
+) -> None:
+    fake_hub.status, fake_hub.error_code = status, code
+    with pytest.raises(CheckpointError, match=says) as caught:
+        resolve_model("org/name", revision="v2", token="hf_wrong", cache_dir=tmp_path)
+    assert caught.value.remedy
+    assert "hf_wrong" not in str(caught.value)
+
+
+def test_pickled_model_is_not_even_fetched_unless_allowed(tmp_path: Path, fake_hub: FakeHub) -> None:
+    del fake_hub.files["model.safetensors"]
+    with pytest.raises(CheckpointError, match="pickled"):
+        resolve_model("org/name", cache_dir=tmp_path, allow_pickle=False)
+    assert not any("pytorch_model" in path for path in fake_hub.served)
+    folder, _, _ = resolve_model("org/name", cache_dir=tmp_path)
+    assert (folder / "pytorch_model.bin").is_file()
+
+
+def test_model_without_weights_is_refused(tmp_path: Path, fake_hub: FakeHub) -> None:
+    fake_hub.files = {"config.json": b"{}", "tf_model.h5": b""}
+    with pytest.raises(CheckpointError, match="neither safetensors"):
+        resolve_model("org/name", cache_dir=tmp_path)
+
+
+def test_hub_out_of_reach_names_the_ways_without_it(tmp_path: Path, no_hub: None) -> None:
+    with pytest.raises(CheckpointError, match="cannot be reached") as caught:
+        resolve_model(None, reference="org/name", cache_dir=tmp_path)
+    assert "--model PATH" in caught.value.remedy
+    assert "--tiny" in caught.value.remedy
+
+
+def test_hub_that_accepts_and_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_endpoint(monkeypatch, silent.getsockname()[1])
+        with pytest.raises(CheckpointError, match="cannot be reached"):
+            resolve_model("org/name", cache_dir=tmp_path)
+
+
+def test_offline_without_a_cached_copy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
+        resolve_model("org/name", cache_dir=tmp_path)
+
+
+def test_download_that_breaks_off_says_to_run_again(
+    tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> str:
+        raise ConnectionResetError("by peer")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(CheckpointError, match="broke off") as caught:
+        resolve_model("org/name", cache_dir=tmp_path)
+    assert "run it again" in caught.value.remedy
+
+
+# --- choosing files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "chosen"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "consolidated.safetensors"], ["model.safetensors"]),
+        (["model.safetensors", "model.fp16.safetensors"], ["model.safetensors"]),
+        (["adapter_model.safetensors"], ["adapter_model.safetensors"]),
+        (
+            ["model-00001-of-00001.safetensors", "model.safetensors.index.json"],
+            ["model-00001-of-00001.safetensors", "model.safetensors.index.json"],
+        ),
+        (
+            ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json", "training_args.bin"],
+            ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"],
+        ),
+        (
+            ["2_Dense/model.safetensors", "model.safetensors"],
+            ["2_Dense/model.safetensors", "model.safetensors"],
+        ),
+    ],
+)
+def test_weights_are_chosen_once(weights: list[str], chosen: list[str]) -> None:
+    assert choose_files(weights) == chosen
+
+
+# --- the local copy --------------------------------------------------------------------------------------
+
+
+def test_local_copy_has_no_links_and_knows_its_source(tmp_path: Path, fake_hub: FakeHub) -> None:
+    output = download("org/name", tmp_path / "copy", cache_dir=tmp_path / "cache")
+    assert files_of(output) == FETCHED | {"converter.json"}
+    assert not any(path.is_symlink() for path in output.rglob("*"))
+    assert resolve_model(str(output)) == (output, "org/name", COMMIT)
+
+
+def test_local_copy_of_a_folder_takes_the_same_files(tmp_path: Path) -> None:
+    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
+    assert files_of(output) == FETCHED | {"converter.json"}
+
+
+def test_local_copy_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
+    source = str(checkpoint(tmp_path / "mini"))
+    download(source, tmp_path / "copy")
+    with pytest.raises(UsageError, match="--overwrite"):
+        download(source, tmp_path / "copy")
+    download(source, tmp_path / "copy", overwrite=True)
+
+
+def test_refused_output_is_said_before_anything_is_fetched(tmp_path: Path, fake_hub: FakeHub) -> None:
+    (tmp_path / "copy").write_text("a file")
+    with pytest.raises(UsageError, match="is a file"):
+        download("org/name", tmp_path / "copy", cache_dir=tmp_path / "cache")
+    assert fake_hub.served == []
+
+
+def test_local_copy_is_no_package(tmp_path: Path) -> None:
+    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
+    with pytest.raises(PackageError, match="is a checkpoint, not a package"):
+        inspect_package(output)
+
+
+def test_link_that_leaves_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "mini")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match="link"):
+        download(str(folder), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_pickled_checkpoint_becomes_safetensors(tmp_path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    folder = checkpoint(tmp_path / "mini", {"config.json": b"{}"})
+    torch.save({"w": torch.arange(6.0).reshape(2, 3)}, folder / "pytorch_model.bin")
+    output = download(str(folder), tmp_path / "copy")
+    assert files_of(output) == {"config.json", "converter.json", "model.safetensors"}
+    with safe_open(output / "model.safetensors", "pt") as tensors:
+        assert tensors.get_tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_pickle_that_runs_code_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    import torch
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "attacked",)  # type: ignore[return-value]
+
+    folder = checkpoint(tmp_path / "mini", {"config.json": b"{}"})
+    torch.save({"w": Attack()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError):
+        download(str(folder), tmp_path / "copy")
+    assert not (tmp_path / "attacked").exists()
+    assert not (tmp_path / "copy").exists()

@@ -1,0 +1,335 @@
+"""Plugins come as strangers' do, as distributions on the path; whatever one does, the others go on working."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from converter.errors import PluginError, UsageError
+from converter.registry import PluginFailure, Registry, load_registry
+
+Install = Callable[..., None]
+
+GOOD = """
+from converter import Architecture, Variant, hookimpl
+
+def architecture(name, *model_types):
+    variants = {"feature-extraction": (Variant("text", ("model",), "vectors out"),)}
+    return Architecture(name, model_types, "made up", "", None, lambda config, task: (), variants)
+
+@hookimpl
+def register_architectures(register):
+    register(architecture("NAME", "NAME-type"))
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Make a distribution with one entry point and one module, and put it on the path."""
+    before = set(sys.modules)
+
+    def make(
+        plugin: str, code: str = GOOD, *, distribution: str = "", version: str = "1.0", target: str = ""
+    ) -> None:
+        distribution = distribution or f"converter-{plugin}"
+        module = f"{distribution}_{plugin}".replace("-", "_")
+        folder = tmp_path / distribution
+        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[converter]\n{plugin} = {target or module}\n")
+        (folder / f"{module}.py").write_text(textwrap.dedent(code).replace("NAME", plugin))
+        monkeypatch.syspath_prepend(str(folder))
+
+    yield make
+    for name in set(sys.modules) - before:
+        if name.startswith("converter_"):
+            del sys.modules[name]
+
+
+def load(**environ: str) -> Registry:
+    return load_registry({"CONVERTER_PLUGIN_TIMEOUT": "5", **environ})
+
+
+def only_failure(registry: Registry) -> PluginFailure:
+    (failure,) = registry.failures
+    return failure
+
+
+def pass_names(registry: Registry) -> list[str]:
+    return [graph_pass.name for graph_pass in registry.passes]
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Registry:
+    return load_registry({"CONVERTER_PLUGINS": ""})
+
+
+def test_the_built_in_plugins_load_without_a_failure(builtin: Registry) -> None:
+    assert not builtin.failures
+    assert builtin.architectures
+    assert builtin.passes
+    assert {plugin.distribution for plugin in builtin.plugins} == {"converter"}
+
+
+def test_a_strangers_plugin_stands_beside_the_built_in_ones(install: Install, builtin: Registry) -> None:
+    install("foreign", version="2.3")
+    registry = load()
+    assert set(registry.architectures) == {*builtin.architectures, "foreign"}
+    plugin = registry.plugins[-1]
+    assert (plugin.name, plugin.label) == ("foreign", "converter-foreign 2.3")
+    assert plugin.architectures == ("foreign",)
+
+
+def test_an_entry_point_may_name_an_object_with_hooks_as_methods(install: Install) -> None:
+    code = """
+        from converter import GraphPass, hookimpl
+
+        class Plugin:
+            @hookimpl
+            def register_passes(self, register):
+                register(GraphPass("mine", lambda model: False, order=1))
+
+        plugin = Plugin()
+        """
+    install("objects", code, target="converter_objects_objects:plugin")
+    registry = load()
+    assert not registry.failures
+    assert registry.passes[0].name == "mine"
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no\\n  luck')", "RuntimeError: no luck"),
+    "exits": ("import sys; sys.exit(4)", "importing it ended in SystemExit(4)"),
+    "skips": ("import pytest; pytest.skip('no', allow_module_level=True)", "importing it ended in"),
+    "wants_a_package": (
+        "import surely_not_there.sub",
+        "the package 'surely_not_there', which is not installed",
+    ),
+    "no_syntax": ("def", "SyntaxError"),
+    "no_hooks": ("x = 1", "nothing in it is marked with @converter.hookimpl"),
+    "unmarked": (
+        "def register_architectures(register): pass",
+        "its register_architectures is not marked with @converter.hookimpl",
+    ),
+    "signature": (
+        "from converter import hookimpl\n@hookimpl\ndef register_architectures(register, more): pass",
+        "more",
+    ),
+    "misspelt": (
+        "from converter import hookimpl\n@hookimpl\ndef register_architecture(register): pass",
+        "there is no hook 'register_architecture'; did you mean 'register_architectures'?",
+    ),
+    "unknown_hook": (
+        "from converter import hookimpl\n@hookimpl\ndef xyz(register): pass",
+        "the hooks are register_architectures, register_passes",
+    ),
+    "hook_raises": (
+        "from converter import hookimpl\n@hookimpl\ndef register_passes(register): 1 / 0",
+        "ZeroDivisionError: division by zero",
+    ),
+    "hook_exits": (
+        "from converter import hookimpl\n@hookimpl\ndef register_passes(register): raise SystemExit",
+        "calling its hooks ended in SystemExit()",
+    ),
+    "wrong_record": (
+        "from converter import hookimpl\n@hookimpl\ndef register_architectures(register): register({})",
+        "register_architectures was given a dict, not an Architecture",
+    ),
+    "bad_record": (GOOD.replace('"NAME", "NAME-type"', '"not a name", "x"'), "must be a Python identifier"),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_one_named_line_and_the_others_work(
+    install: Install, builtin: Registry, code: str, message: str
+) -> None:
+    install("broken", code)
+    install("a_good_one")
+    install("z_good_one")
+    registry = load()
+    failure = only_failure(registry)
+    assert (failure.plugin, failure.distribution) == ("broken", "converter-broken 1.0")
+    assert message in failure.message
+    assert "\n" not in str(failure)
+    assert set(registry.architectures) == {*builtin.architectures, "a_good_one", "z_good_one"}
+    assert pass_names(registry) == pass_names(builtin)
+
+
+@pytest.mark.parametrize("where", ["import", "hook"])
+def test_a_plugin_that_hangs_is_given_up_after_the_stated_time(
+    install: Install, builtin: Registry, where: str
+) -> None:
+    hang = "import time\ntime.sleep(600)\n"
+    hook = "from converter import hookimpl\n@hookimpl\ndef register_passes(register):\n    "
+    install("hangs", hang if where == "import" else hook + hang.replace("\n", "; "))
+    start = time.monotonic()
+    registry = load(CONVERTER_PLUGIN_TIMEOUT="0.2")
+    assert time.monotonic() - start < 300
+    assert "took longer than 0.2 s (CONVERTER_PLUGIN_TIMEOUT)" in only_failure(registry).message
+    assert set(registry.architectures) == set(builtin.architectures)
+
+
+def test_ctrl_c_during_loading_is_not_a_plugins_failure(install: Install) -> None:
+    install("interrupted", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
+def test_a_module_of_the_plugin_itself_that_is_missing_is_not_called_a_package(install: Install) -> None:
+    install("lost", target="converter_lost_lost.plugin")
+    assert "its module 'converter_lost_lost.plugin' does not exist" in only_failure(load()).message
+
+
+def test_a_function_the_entry_point_names_but_the_module_lacks(install: Install) -> None:
+    install("lacking", target="converter_lacking_lacking:plugin")
+    assert "AttributeError" in only_failure(load()).message
+
+
+def test_two_distributions_with_one_entry_point_name_refuse_each_other(install: Install) -> None:
+    install("twice", distribution="converter-one")
+    install("twice", distribution="converter-two", version="2.0")
+    registry = load()
+    failure = only_failure(registry)
+    assert failure.plugin == "twice"
+    assert failure.distribution == "converter-one 1.0, converter-two 2.0"
+    assert "twice" not in registry.architectures
+
+
+def test_a_distribution_found_twice_on_the_path_counts_once(install: Install, tmp_path: Path) -> None:
+    install("again")
+    sys.path.append(str(tmp_path / "converter-again" / ".."))
+    try:
+        sys.path.append(str(tmp_path / "converter-again" / "."))
+        registry = load()
+    finally:
+        del sys.path[-2:]
+    assert not registry.failures
+    assert "again" in registry.architectures
+
+
+def test_an_entry_point_named_like_a_built_in_plugin_is_refused(install: Install, builtin: Registry) -> None:
+    install(builtin.plugins[0].name, distribution="converter-copycat")
+    assert "a plugin of this name is there already" in only_failure(load()).message
+
+
+@pytest.mark.parametrize("claim", ["name", "model type", "name like a model type"])
+def test_what_is_registered_already_stays_and_the_second_is_refused_whole(
+    install: Install, builtin: Registry, claim: str
+) -> None:
+    taken = next(entry for entry in builtin.architectures.values() if entry.model_types[0].isidentifier())
+    second = {
+        "name": f'architecture("{taken.name}", "new-type")',
+        "model type": f'architecture("new_name", "{taken.model_types[0]}")',
+        "name like a model type": f'architecture("{taken.model_types[0]}", "new-type")',
+    }[claim]
+    install("greedy", GOOD + f"    register({second})\n")
+    registry = load()
+    failure = only_failure(registry)
+    assert "is already registered by plugin" in failure.message
+    assert "(converter " in failure.message
+    assert "greedy" not in registry.architectures  # its good one neither: all or none
+    assert registry.find(taken.name).summary == taken.summary
+
+
+def test_two_strangers_with_one_model_type_keep_the_first_by_name(install: Install) -> None:
+    install("a_first", GOOD.replace("NAME-type", "shared-type"))
+    install("b_second", GOOD.replace("NAME-type", "shared-type"))
+    registry = load()
+    assert registry.find("shared-type").name == "a_first"
+    assert "plugin 'a_first' (converter-a_first 1.0)" in only_failure(registry).message
+
+
+def test_a_graph_pass_cannot_be_replaced_without_a_word(install: Install, builtin: Registry) -> None:
+    code = f"""
+        from converter import GraphPass, hookimpl
+
+        @hookimpl
+        def register_passes(register):
+            register(GraphPass("{builtin.passes[0].name}", lambda model: False))
+        """
+    install("replacing", code)
+    registry = load()
+    assert "graph pass" in only_failure(registry).message
+    assert pass_names(registry) == pass_names(builtin)
+
+
+def test_one_object_behind_two_entry_points_is_refused_the_second_time(install: Install) -> None:
+    install("original")
+    install("alias", target="converter_original_original")
+    registry = load()
+    assert [plugin.name for plugin in registry.plugins][-1] == "alias"
+    assert only_failure(registry).plugin == "original"
+
+
+def test_unreadable_metadata_of_one_distribution_hurts_no_other(
+    install: Install, tmp_path: Path, builtin: Registry
+) -> None:
+    install("fine")
+    install("damaged")
+    info = tmp_path / "converter-damaged" / "converter_damaged-1.0.dist-info"
+    (info / "entry_points.txt").write_text("[converter]\nno equals sign here\n")
+    registry = load()
+    assert "entry_points.txt cannot be read" in only_failure(registry).message
+    assert "fine" in registry.architectures
+    (info / "METADATA").write_bytes(b"\xff\xfe\x00Name: \xff")
+    assert "fine" in load().architectures
+
+
+def test_the_setting_chooses_third_party_plugins_and_leaves_the_built_in_ones(
+    install: Install, builtin: Registry
+) -> None:
+    install("wanted")
+    install("unwanted", "raise RuntimeError")
+    assert set(load(CONVERTER_PLUGINS="").architectures) == set(builtin.architectures)
+    chosen = load(CONVERTER_PLUGINS=" wanted ,")
+    assert "wanted" in chosen.architectures
+    assert not chosen.failures
+
+
+def test_a_chosen_plugin_that_is_not_installed_is_named(install: Install) -> None:
+    install("wanted")
+    failure = only_failure(load(CONVERTER_PLUGINS="wantd"))
+    assert failure.plugin == "wantd"
+    assert "did you mean 'wanted'?" in failure.message
+
+
+def test_strict_makes_a_failure_fatal_and_names_them_all(install: Install) -> None:
+    install("bad_one", "raise RuntimeError")
+    install("bad_two", "x = 1")
+    with pytest.raises(PluginError, match=r"(?s)bad_one.*bad_two"):
+        load(CONVERTER_STRICT_PLUGINS="1")
+    load(CONVERTER_STRICT_PLUGINS="1", CONVERTER_PLUGINS="")
+    load(CONVERTER_STRICT_PLUGINS="0")
+
+
+@pytest.mark.parametrize("setting", ["soon", "-1", "0", "nan", "inf"])
+def test_a_timeout_that_is_no_time_is_a_usage_error(setting: str) -> None:
+    with pytest.raises(UsageError, match="CONVERTER_PLUGIN_TIMEOUT"):
+        load(CONVERTER_PLUGIN_TIMEOUT=setting)
+
+
+def test_an_architecture_is_found_by_name_by_model_type_and_by_loose_spelling(install: Install) -> None:
+    install("my_arch")
+    registry = load()
+    expected = registry.architectures["my_arch"]
+    assert registry.find("my_arch") is expected
+    assert registry.find("my_arch-type") is expected
+    assert registry.find("My-Arch") is expected
+    assert registry.for_model_type("my_arch-type") is expected
+    assert registry.for_model_type("my_arch") is None
+
+
+def test_an_unknown_architecture_names_its_near_misses_and_the_failed_plugins(install: Install) -> None:
+    install("my_arch")
+    install("broken", "import surely_not_there")
+    with pytest.raises(UsageError) as caught:
+        load().find("my_arhc")
+    assert "did you mean 'my_arch'" in str(caught.value)
+    assert "broken (converter-broken 1.0): it needs the package 'surely_not_there'" in str(caught.value)
+    assert caught.value.exit_code == 2
