@@ -12,6 +12,7 @@ from converter.hub import WITHOUT_HUB, HubModel, find_on_hub
 from converter.package import stage_package, write_record
 from converter.staging import RECORD, check_target
 
+KIND = "checkpoint"
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")
 
 
@@ -67,7 +68,7 @@ def download(
     The copy carries a converter.json with source, revision and hashes, and appears in one step (see
     `stage_package`).
     """
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, kind=KIND)
     folder, source, commit = resolve_model(
         model, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
     )
@@ -78,7 +79,7 @@ def download(
             raise CheckpointError(
                 f"{folder / name} is a link that leaves its folder", remedy="copy the file there"
             )
-    with stage_package(output, overwrite=overwrite, source=folder) as staging:
+    with stage_package(output, overwrite=overwrite, source=folder, kind=KIND) as staging:
         for name in names:
             if not name.startswith("pytorch_model"):
                 copy_file(folder / name, staging.folder / name)
@@ -86,7 +87,7 @@ def download(
             from converter.checkpoint import pickle_to_safetensors
 
             pickle_to_safetensors(folder, staging.folder)
-        write_record(staging.folder, {"source": {"name": source, "revision": commit}}, kind="checkpoint")
+        write_record(staging.folder, {"source": {"name": source, "revision": commit}}, kind=KIND)
     return staging.target
 
 

@@ -193,11 +193,8 @@ def _counts(holder: Any, path: str, total: int) -> list[str]:
     A config of an encoder and a decoder counts both; the path says which is meant.
     """
     names = [name for name, value in vars(holder).items() if type(value) is int and value == total and COUNT.search(name)]
-    if "decoder" in path:
-        return [name for name in names if "decoder" in name] or [name for name in names if "encoder" not in name]
-    if "encoder" in path:
-        return [name for name in names if "decoder" not in name]
-    return names
+    other = "encoder" if "decoder" in path else "decoder" if "encoder" in path else None
+    return [name for name in names if other is None or other not in name]
 
 
 def _renumber(holder: Any, path: str, kept: Sequence[int], total: int) -> None:

@@ -74,8 +74,11 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     """As `convert`, with the request as a record and a display for the progress."""
     from converter.extras import require_export
     from converter.registry import load_registry
+    from converter.staging import check_target
 
     require_export()
+    if request.output is not None:
+        check_target(request.output, overwrite=request.overwrite)
     ledger = Ledger(progress)
     with ledger.stage("load plugins"):
         registry = load_registry()

@@ -23,6 +23,7 @@ from converter.records import (
     ParityReport,
     Variant,
 )
+from converter.skeleton import load_buffers
 from converter.verify import fits_in_memory, run_parity, verdict
 from converter.writing import Written, write_graphs
 
@@ -74,6 +75,7 @@ def build_and_write(
     with ledger.stage("build skeleton"):
         skeleton = build_skeleton(architecture, subject.config, task)
         mapping = architecture.source.key_mapping(skeleton, subject.checkpoint)
+        load_buffers(skeleton, mapping)
     built = build_graphs(
         architecture,
         skeleton,

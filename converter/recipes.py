@@ -1,4 +1,4 @@
-"""How a tensor of a graph comes from tensors of a checkpoint: small expressions, evaluated in row blocks.
+"""How a tensor of a graph comes from tensors of a checkpoint: small expressions, evaluated in blocks.
 
 Recipes are values: equal recipes are one stored tensor, whatever the initializers are called. Graph passes edit
 recipes, never bytes; nothing here holds weights for longer than one block.
@@ -6,58 +6,174 @@ recipes, never bytes; nothing here holds weights for longer than one block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
+import onnx_ir as ir
+from onnx_ir._core import TensorBase
 
-from converter.records import TensorInfo
+from converter.arrays import Array, Region, extent, row_blocks, whole
+from converter.errors import WeightError
+from converter.expressions import Constant, Load, Parameter, Reshape, WeightRecipe, leaves, origin
+from converter.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
 
-DType = np.dtype[np.generic]
-
-
-class WeightRecipe:
-    """Base of the expressions. Every one knows the shape and dtype (numpy, ml_dtypes for bfloat16) of its result."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> DType:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Parameter(WeightRecipe):
-    """A parameter of the model by name, not yet looked up in any checkpoint: what tracing leaves in a graph."""
-
-    name: str
-    size: tuple[int, ...]
-    kind: DType
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.size
-
-    @property
-    def dtype(self) -> DType:
-        return self.kind
-
-
-@dataclass(frozen=True)
-class Load(WeightRecipe):
-    """A checkpoint tensor, as stored."""
-
-    info: TensorInfo
-
-
-@dataclass(frozen=True)
-class Transpose(WeightRecipe):
-    source: WeightRecipe
-    perm: tuple[int, ...]
+__all__ = [
+    "AddLowRank",
+    "Cast",
+    "Concat",
+    "Constant",
+    "Load",
+    "Parameter",
+    "RecipeTensor",
+    "Reshape",
+    "Slice",
+    "Stack",
+    "Transpose",
+    "WeightRecipe",
+    "bind",
+    "blocks",
+    "evaluate",
+    "leaves",
+    "read",
+    "simplify",
+]
 
 
 def bind(recipe: WeightRecipe, mapping: Mapping[str, WeightRecipe]) -> WeightRecipe:
-    """Replace every `Parameter` by its recipe over the checkpoint, cast to the dtype the graph expects."""
-    raise NotImplementedError
+    """Replace every `Parameter` by its recipe over the checkpoint, cast to the dtype the graph expects.
+
+    The result is in its simplest form. Raises WeightError for a parameter that `mapping` lacks or gives another shape.
+    """
+    if isinstance(recipe, Parameter):
+        return simplify(Cast(_find(recipe, mapping), recipe.dtype))
+    if not recipe.sources:
+        return recipe
+    return _simpler(recipe.over(*(bind(source, mapping) for source in recipe.sources)))
+
+
+def _find(parameter: Parameter, mapping: Mapping[str, WeightRecipe]) -> WeightRecipe:
+    found = mapping.get(parameter.name)
+    if found is None:
+        raise WeightError(
+            f"parameter {parameter.name!r} has no tensor in the checkpoint",
+            remedy="is this the checkpoint of the architecture and task that are being converted?",
+        )
+    if found.shape != parameter.shape:
+        raise WeightError(
+            f"parameter {parameter.name!r} has shape {parameter.shape}, the checkpoint gives {found.shape}{origin(found)}",
+            remedy="config.json and the weights do not belong together: download both again",
+        )
+    return found
+
+
+def simplify(recipe: WeightRecipe) -> WeightRecipe:
+    """The simplest expression of the same value, so that equal values are equal recipes as far as can be seen."""
+    if not recipe.sources:
+        return recipe
+    return _simpler(recipe.over(*(simplify(source) for source in recipe.sources)))
+
+
+def _simpler(recipe: WeightRecipe) -> WeightRecipe:
+    """Simplify the outermost operation of a recipe whose sources are simple. Casts move outwards, past the others."""
+    match recipe:
+        case Transpose() | Reshape() | Slice() if isinstance(recipe.source, Cast):
+            return _simpler(Cast(_simpler(recipe.over(recipe.source.source)), recipe.source.kind))
+        case Cast():
+            return _simpler_cast(recipe)
+        case Transpose(Transpose(inner, first), second):
+            return _simpler(Transpose(inner, tuple(first[axis] for axis in second)))
+        case Transpose(source, perm) if perm == tuple(range(len(perm))):
+            return source
+        case Reshape(Reshape(inner), size):
+            return _simpler(Reshape(inner, size))
+        case Slice(Slice(inner, inner_axis, offset), axis, start, stop) if axis == inner_axis:
+            return _simpler(Slice(inner, axis, offset + start, offset + stop))
+        case Reshape(source) | Slice(source) if source.shape == recipe.shape:
+            return source
+        case Concat((only,)):
+            return only
+    return recipe
+
+
+def _simpler_cast(recipe: Cast) -> WeightRecipe:
+    source = recipe.source
+    if isinstance(source, Cast) and np.can_cast(source.source.dtype, source.kind, "safe"):
+        source = source.source  # the inner cast lost nothing
+    return source if source.dtype == recipe.kind else Cast(source, recipe.kind)
+
+
+def blocks(recipe: WeightRecipe, max_bytes: int) -> Iterator[Array]:
+    """Evaluate a bound recipe as consecutive C-contiguous blocks, each of at most `max_bytes`.
+
+    A block is a run of rows (axis 0); of a row larger than `max_bytes` it is a part, with leading axes of size 1.
+    Concatenated in order, the blocks' elements are the tensor's. Memory: one block and a few times
+    `converter.expressions.SCRATCH`. Raises WeightError where a value does not fit the dtype, CheckpointError where the
+    checkpoint cannot be read.
+    """
+    for region in row_blocks(recipe.shape, recipe.dtype.itemsize, max_bytes):
+        block: Array = np.empty(extent(region), recipe.dtype)
+        evaluate(recipe, region, block)
+        yield block
+
+
+def evaluate(recipe: WeightRecipe, region: Region, out: Array) -> None:
+    """Fill `out` with one region of a bound recipe. Errors as for `blocks`."""
+    try:
+        recipe.fill(region, out)
+    except OverflowError as error:
+        raise WeightError(
+            f"a weight cannot be stored as {recipe.dtype.name}: {error}{origin(recipe)}",
+            remedy="convert with --dtype fp32 or bf16, which hold larger values",
+        ) from error
+
+
+def read(recipe: WeightRecipe) -> Array:
+    """The whole value of a bound recipe: for small tensors."""
+    out: Array = np.empty(recipe.shape, recipe.dtype)
+    evaluate(recipe, whole(recipe.shape), out)
+    return out
+
+
+class RecipeTensor(TensorBase):
+    """What stands in a graph for a weight: name, shape and dtype as any tensor's, and a recipe instead of data."""
+
+    def __init__(self, recipe: WeightRecipe, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.recipe = recipe
+        self._dtype = ir.DataType.from_numpy(recipe.dtype)
+        self._shape = ir.Shape(recipe.shape)
+        self._shape.freeze()
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:
+        return self._shape
+
+    @property
+    def raw(self) -> WeightRecipe:
+        return self.recipe
+
+    def numpy(self) -> NoReturn:
+        raise WeightError(
+            f"{self.name!r} was asked for its values: weights are read only when they are written",
+            remedy="a graph pass may edit the recipe (RecipeTensor.recipe); it may not read weights",
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        self.numpy()
+
+    def __dlpack__(self, *, stream: Any = None) -> NoReturn:
+        self.numpy()
+
+    def __dlpack_device__(self) -> NoReturn:
+        self.numpy()
+
+    def tobytes(self) -> NoReturn:
+        self.numpy()
+
+    def __repr__(self) -> str:
+        return f"RecipeTensor<{self.dtype},{self.shape}>({self.recipe!r}, name={self.name!r})"

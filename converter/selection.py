@@ -37,6 +37,7 @@ def find_source(
         revision=request.revision,
         token=request.token,
         cache_dir=request.cache_dir,
+        allow_pickle=request.allow_pickle,
     )
     checkpoint = open_checkpoint(
         folder,

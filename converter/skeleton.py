@@ -11,10 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from converter.errors import WeightError
+from converter.recipes import WeightRecipe, read
 from converter.records import Dtype
 
 TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -43,6 +46,19 @@ def weightless() -> Iterator[FakeTensorMode]:
         yield mode
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> None:
+    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values: tracing makes them constants."""
+    for name, buffer in model.named_buffers():
+        if name in mapping and not isinstance(buffer, FakeTensor):
+            values = np.ascontiguousarray(read(mapping[name]))
+            as_torch = torch.from_numpy(values.astype(np.float32) if buffer.is_floating_point() else values)
+            if as_torch.shape != buffer.shape:
+                raise WeightError(
+                    f"buffer {name!r} has shape {tuple(buffer.shape)}, the checkpoint's has {tuple(as_torch.shape)}"
+                )
+            buffer.copy_(as_torch)
 
 
 def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:

@@ -55,7 +55,14 @@ class TransformersModel:
         return next(iter(self.classes))
 
     def skeleton(self, config: Any, task: str) -> nn.Module:
-        return self._build(copy.deepcopy(config), task).eval()
+        from transformers import initialization
+
+        # Initialising looks at values, which fake parameters have none of. Tying is part of it and is still wanted.
+        with initialization.no_init_weights():
+            model: Any = self._build(copy.deepcopy(config), task)
+        model.tie_weights()
+        skeleton: nn.Module = model.eval()
+        return skeleton
 
     def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
         import torch

@@ -13,6 +13,7 @@ files by its hashes.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -40,27 +41,32 @@ class Staging:
 
 @contextmanager
 def stage_package(
-    target: Path, *, overwrite: bool = False, keep_failed: bool = False, source: Path | None = None
+    target: Path,
+    *,
+    overwrite: bool = False,
+    keep_failed: bool = False,
+    source: Path | None = None,
+    kind: str = "package",
 ) -> Iterator[Staging]:
     """A new folder to write a package into; it becomes `target` in one step when the block ends well.
 
     An existing package is replaced as a whole with `overwrite`, whatever else lay in its folder included; a
-    non-empty folder without converter.json is never replaced. With `keep_failed` the folder of a failed run
-    is kept as `<target>.failed`, with a file FAILED that says why. `source` is the checkpoint folder, which
-    the target may not touch. Raises UsageError before any work when the target cannot be written, and
-    PackageError when the disk fills.
+    non-empty folder without a converter.json of the same `kind` is never replaced. With `keep_failed` the
+    folder of a failed run is kept as `<target>.failed`, with a file FAILED that says why. `source` is the
+    checkpoint folder, which the target may not touch. Raises UsageError before any work when the target
+    cannot be written, and PackageError when the disk fills.
     """
     target = _resolve(target)
     _check_place(target, source)
     with _parents(target), _locked(target):
         recover(target)  # first, because it may bring a target back, and because a refused run cleans up too
-        _check_content(target, overwrite)
+        _check_content(target, overwrite, kind)
         scratch = _make_scratch(target)
         package = scratch / PACKAGE
         identity = package.stat()
         try:
             yield Staging(package, target)
-            _check_content(target, overwrite)
+            _check_content(target, overwrite, kind)
             _settle(package, durable=target.is_dir() and any(target.iterdir()))
             exchange(scratch, target)
         except BaseException as error:
@@ -68,8 +74,9 @@ def stage_package(
             if keep_failed and package.is_dir() and os.path.samestat(package.stat(), identity):
                 _keep(package, target, error)
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                free = shutil.disk_usage(target.parent).free >> 20
                 raise PackageError(
-                    f"no room left for {target}: {error.strerror} ({error.filename or target.parent})",
+                    f"no room left while making {target}: {error.strerror}, {free} MiB are free there",
                     remedy="free some space or choose an --output on another disk; the target is as it was",
                 ) from error
             raise
@@ -77,11 +84,11 @@ def stage_package(
             discard(scratch, target)
 
 
-def check_target(target: Path, *, overwrite: bool, source: Path | None = None) -> None:
+def check_target(target: Path, *, overwrite: bool, source: Path | None = None, kind: str = "package") -> None:
     """Raise UsageError when `stage_package` would refuse `target`. Writes nothing: ask before long work."""
     target = _resolve(target)
     _check_place(target, source)
-    _check_content(target, overwrite)
+    _check_content(target, overwrite, kind)
 
 
 def _resolve(target: Path) -> Path:
@@ -101,7 +108,7 @@ def _make_scratch(target: Path) -> Path:
 
 
 def _check_place(target: Path, source: Path | None) -> None:
-    """Whether a folder may be there at all: not over what the user works in, nor where it cannot be exchanged."""
+    """Whether a folder may be there at all: not around the user's own, and where it can be exchanged."""
     places = {Path.cwd(): "the working directory"}
     with suppress(RuntimeError):  # a user without a home, as in many containers
         places[Path.home().resolve()] = "the home directory"
@@ -121,12 +128,12 @@ def _check_place(target: Path, source: Path | None) -> None:
         )
 
 
-def _check_content(target: Path, overwrite: bool) -> None:
-    """Whether what is at `target` may go: nothing, or with `overwrite` a package of ours."""
+def _check_content(target: Path, overwrite: bool, kind: str) -> None:
+    """Whether what is at `target` may go: nothing, or with `overwrite` one of ours, of the same kind."""
     try:
         if target.exists() and not target.is_dir():
             raise UsageError(f"{target} is a file, not a folder", remedy="choose another --output")
-        empty, ours = not target.is_dir() or not any(target.iterdir()), (target / RECORD).is_file()
+        empty = not target.is_dir() or not any(target.iterdir())
     except OSError as error:
         raise _unwritable(target, error) from error
     if empty:
@@ -135,11 +142,19 @@ def _check_content(target: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{target} exists and is not empty", remedy="--overwrite replaces it, after success only"
         )
-    if not ours:
+    if _kind_of(target) != kind:
         raise UsageError(
-            f"{target} is not a package of ours (it has no {RECORD}): --overwrite does not replace it",
+            f"{target} has no {RECORD} that says it is a {kind} of ours: --overwrite does not replace it",
             remedy="choose another --output, or delete that folder yourself",
         )
+
+
+def _kind_of(folder: Path) -> str | None:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record.get("kind") if isinstance(record, dict) and "format_version" in record else None
 
 
 @contextmanager
@@ -201,6 +216,7 @@ def _keep(package: Path, target: Path, error: BaseException) -> None:
     try:
         if (kept / FAILED).is_file():
             shutil.rmtree(kept)
+        _settle(package, durable=False)
         (package / FAILED).write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
         package.rename(kept)
     except OSError as problem:

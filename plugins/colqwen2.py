@@ -29,8 +29,8 @@ AXES: Mapping[str, Mapping[int, str]] = {
     "image_grid_thw": {0: "batch_size"},
 }
 
-# Two layers a tower, odd widths, grouped heads, three M-RoPE sections that differ. A checkpoint lists layer_types
-# for its own depth; without the list it is derived.
+# Two layers a tower, odd widths, grouped heads, three M-RoPE sections that differ. A checkpoint lists
+# layer_types for its own depth; without the list it is derived.
 TINY: Mapping[str, Any] = {
     "embedding_dim": 20,
     "vlm_config": {
@@ -164,6 +164,7 @@ def _translations() -> dict[Any, Any]:
 
 def _components(config: Any, task: str) -> Sequence[Component]:
     batch = Axis("batch_size", 2, high=5)
+    pages = partial(_wrapper, True)
     page_axes = (
         batch,
         Axis("text_length", 5, high=9),
@@ -181,7 +182,7 @@ def _components(config: Any, task: str) -> Sequence[Component]:
         ),
         Component(
             stem="image_model",
-            wrapper=partial(_wrapper, True),
+            wrapper=pages,
             inputs=partial(_page_inputs, config, False),
             reference=reference,
             axes=page_axes,
@@ -189,7 +190,7 @@ def _components(config: Any, task: str) -> Sequence[Component]:
         ),
         Component(
             stem="model",
-            wrapper=partial(_wrapper, True),
+            wrapper=pages,
             inputs=partial(_page_inputs, config, True),
             reference=reference,
             axes=page_axes,

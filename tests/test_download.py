@@ -1,4 +1,4 @@
-"""From a name to a folder: local folders, the hub's cache, a small hub on this machine, and a hub that is not there."""
+"""From a name to a folder: local folders, the hub's cache, a small hub on this machine, and no hub at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from converter import hub
 from converter.companions import choose_files
 from converter.download import download, resolve_model
 from converter.errors import CheckpointError, PackageError, UsageError
-from converter.package import inspect_package
+from converter.package import inspect_package, stage_package
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = {
@@ -75,17 +75,17 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
                 fake.served.append(self.path)
                 self.wfile.write(data)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.respond(body=True)
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self.respond(body=False)
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep the test output free of requests."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     use_endpoint(monkeypatch, server.server_port)
     yield fake
     server.shutdown()
@@ -334,6 +334,12 @@ def test_refused_output_is_said_before_anything_is_fetched(tmp_path: Path, fake_
     with pytest.raises(UsageError, match="is a file"):
         download("org/name", tmp_path / "copy", cache_dir=tmp_path / "cache")
     assert fake_hub.served == []
+
+
+def test_conversion_never_overwrites_a_local_copy(tmp_path: Path) -> None:
+    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
+    with pytest.raises(UsageError, match="does not replace"), stage_package(output, overwrite=True):
+        pytest.fail("work began")
 
 
 def test_local_copy_is_no_package(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plugins come as strangers' do, as distributions on the path; whatever one does, the others go on working."""
+"""Plugins here come as strangers' do, as distributions on the path; what one does, the others survive."""
 
 from __future__ import annotations
 

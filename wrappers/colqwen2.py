@@ -1,8 +1,9 @@
 """ColQwen2 for retrieval: Qwen2-VL's two towers with every image grid, batch and padding left open.
 
-transformers runs the vision tower on all patches of a batch in one row, cut at each image. Here every image keeps
-its own row, padded, so that the grids stay tensors: a patch's place follows from its index and the grid's width, and
-one mask keeps padding out of the attention. Positions are Qwen2-VL's M-RoPE, with which ColQwen2 was trained.
+transformers runs the vision tower on all patches of a batch in one row, cut at each image. Here every image
+keeps its own row, padded, so that grids stay tensors: a patch's place follows from its index and the width of
+its grid, and one mask keeps padding out of the attention. Positions are Qwen2-VL's M-RoPE, with which
+ColQwen2 was trained.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def divide(number: torch.Tensor, divisor: torch.Tensor | int) -> torch.Tensor:
 class VisionBlock(nn.Module):
     """One block of the vision tower on padded rows, made of the original block's own parts.
 
-    All it computes lies in its own scope. It takes one tensor from its predecessor; the others serve all blocks.
+    All it computes lies in its own scope. One tensor comes from its predecessor; all blocks share the rest.
     """
 
     def __init__(self, block: Any) -> None:
@@ -41,7 +42,7 @@ class VisionBlock(nn.Module):
     def forward(
         self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """hidden (batch, patches, dim), cos, sin (batch, patches, head_dim), mask (batch, 1, patches, patches)."""
+        """(batch, patches, dim), tables (batch, patches, head_dim), mask (batch, 1, patches, patches)."""
         attention = self.block.attn
         batch, patches, dim = hidden.shape
         fused = attention.qkv(self.block.norm1(hidden))
@@ -125,7 +126,8 @@ def mrope_positions(
     real = attention_mask.long()
     seen = (image.long() * real).cumsum(dim=1)  # image tokens up to and with this one
     text = token_positions(attention_mask) - seen  # text tokens before this one; on image tokens, one less
-    height, width = divide(image_grid_thw[:, 1:], merge).split(1, dim=1)  # (batch, 1) each, in tokens
+    sides = divide(image_grid_thw, merge)  # in tokens
+    height, width = sides[:, 1:2], sides[:, 2:3]  # (batch, 1)
     behind = text + (seen > 0).long() * torch.maximum(height, width)
     start, index, columns = text + 1, (seen - 1).clamp(min=0), width.clamp(min=1)
     inside = torch.stack([start, start + divide(index, columns), start + index % columns])

@@ -26,8 +26,8 @@ def key_mask(real: torch.Tensor) -> torch.Tensor:
 def causal_mask(real: torch.Tensor, window: int | None = None) -> torch.Tensor:
     """Which keys each query may see: (batch, length) -> bool (batch, 1, length, length).
 
-    A query sees real tokens up to itself, no further back than `window` allows. It always sees itself: queries
-    of padding would otherwise see nothing, and a softmax over nothing is not a number.
+    A query sees real tokens up to itself, no further back than `window` allows. It always sees itself, since
+    queries of padding would otherwise see nothing, and a softmax over nothing is not a number.
     """
     positions = torch.arange(real.shape[1])
     distance = positions[:, None] - positions[None, :]

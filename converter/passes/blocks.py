@@ -1,0 +1,265 @@
+"""Repeated layers in a traced graph: which nodes are whose, what passes between them, and that two are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from converter.errors import ConverterError
+from converter.layers import CutList
+from converter.passes.compare import same_operator, same_tensor
+from converter.passes.strip_metadata import SCOPES
+from converter.recipes import Parameter, RecipeTensor, WeightRecipe
+
+
+class StampRefused(ConverterError):
+    """The traced layers do not prove how the others look. The model has to be traced whole."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How the layers of one list are called in a graph.
+
+    `modules` are the wrapper's names of the list, `parameters` is the model's.
+    """
+
+    modules: tuple[str, ...]
+    parameters: str
+
+    def layer(self, node: ir.Node) -> int | None:
+        """The layer of the list that was running when `node` was traced."""
+        scopes = node.metadata_props.get(SCOPES, "")
+        for module in self.modules:
+            found = {int(index) for index in re.findall(rf"'{re.escape(module)}\.(\d+)(?=[.'])", scopes)}
+            if len(found) > 1:
+                raise StampRefused(f"node {node.name} was traced in the layers {sorted(found)} of {module} at once")
+            if found:
+                return found.pop()
+        return None
+
+    def rename_scopes(self, scopes: str, index: int) -> str:
+        """`scopes`, a list of module paths as text, for layer `index`."""
+        for module in self.modules:
+            scopes = re.sub(rf"'{re.escape(module)}\.\d+(?=[.'])", f"'{module}.{index}", scopes)
+        return scopes
+
+    def relative(self, name: str, index: int) -> tuple[str, str] | None:
+        """The module and the rest of `name` if it belongs to layer `index`."""
+        for module in self.modules:
+            if name.startswith(f"{module}.{index}."):
+                return module, name.removeprefix(f"{module}.{index}.")
+        return None
+
+    def recipe(self, recipe: WeightRecipe, old: int, new: int) -> Parameter:
+        """The parameter of layer `new` in place of that of layer `old`."""
+        prefix = f"{self.parameters}.{old}."
+        if not isinstance(recipe, Parameter) or not recipe.name.startswith(prefix):
+            raise StampRefused(f"layer {old} of {self.parameters} has a parameter of its own elsewhere: {recipe}")
+        parameter = recipe
+        return replace(parameter, name=f"{self.parameters}.{new}.{parameter.name.removeprefix(prefix)}")
+
+
+@dataclass
+class Block:
+    """The nodes of one traced layer, in graph order.
+
+    lead    nodes outside of the layer's scope that prepare graph inputs of its own, such as its past keys
+    main    the layer itself
+    inputs  graph inputs of its own, by their name without the index
+    """
+
+    index: int
+    lead: list[ir.Node] = field(default_factory=list)
+    main: list[ir.Node] = field(default_factory=list)
+    inputs: dict[ir.Value, str] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        return [*self.lead, *self.main]
+
+
+def role(name: str, index: int) -> str | None:
+    """`present.3.key` -> `present.{}.key`, if 3 is the index and the only number between dots."""
+    parts = name.split(".")
+    numbers = [position for position, part in enumerate(parts) if part.isdecimal()]
+    if len(numbers) != 1 or parts[numbers[0]] != str(index):
+        return None
+    parts[numbers[0]] = "{}"
+    return ".".join(parts)
+
+
+def find_blocks(graph: ir.Graph, cut: CutList, naming: Naming) -> list[Block]:
+    """The blocks of the kept layers, in order; none if the graph does not use the list at all."""
+    blocks = [Block(index) for index in range(len(cut.kept))]
+    places: dict[ir.Node, int] = {}
+    last = -1
+    for node in graph:
+        index = naming.layer(node)
+        if index is None:
+            continue
+        if index >= len(blocks) or index < last:
+            raise StampRefused(f"the layers of {cut.path} do not run one after the other")
+        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+            raise StampRefused(f"a layer of {cut.path} contains a subgraph ({node.op_type})")
+        blocks[index].main.append(node)
+        places[node] = last = index
+    if not places:
+        return []
+    absent = [block.index for block in blocks if not block.main]
+    if absent:
+        raise StampRefused(f"the layers {absent} of {cut.path} left no node in the graph")
+    _find_leads(graph, blocks, places)
+    return blocks
+
+
+def _find_leads(graph: ir.Graph, blocks: Sequence[Block], places: dict[ir.Node, int]) -> None:
+    """Add to each block the nodes that only pass on graph inputs of its own, and those inputs.
+
+    Reading an input's shape is everybody's business: all layers' inputs share their sizes.
+    """
+    owners: dict[ir.Value, int] = {}
+    for value in graph.inputs:
+        for block in blocks:
+            if role(value.name or "", block.index) is not None:
+                owners[value] = block.index
+    for node in graph:
+        if node in places or node.op_type == "Shape":
+            continue
+        found = {owners[value] for value in node.inputs if value in owners}
+        if len(found) == 1:
+            owners.update(dict.fromkeys(node.outputs, next(iter(found))))
+    for block in blocks:
+        wanted = [value for node in block.main for value in node.inputs]
+        lead: set[ir.Node] = set()
+        while wanted:
+            value = wanted.pop()
+            if value is None or owners.get(value) != block.index:
+                continue
+            producer = value.producer()
+            if producer is None:
+                block.inputs[value] = role(value.name or "", block.index) or ""
+            elif producer not in lead:
+                lead.add(producer)
+                wanted += producer.inputs
+        block.lead = [node for node in graph if node in lead] if lead else []
+        places.update(dict.fromkeys(block.lead, block.index))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What blocks hand on: `carried[k]` is the one value that block k gives to block k + 1, or to the rest."""
+
+    carried: tuple[ir.Value, ...]
+    places: Mapping[ir.Node, int]
+
+    def is_private(self, value: ir.Value, block: Block) -> bool:
+        """Whether only `block` uses `value`."""
+        return not value.is_graph_output() and all(self.places.get(use.node) == block.index for use in value.uses())
+
+
+def find_chain(blocks: Sequence[Block], cut: CutList) -> Chain:
+    """Find the carried values, and check that blocks hand on nothing else.
+
+    The first block of a kind may hand on more, to everybody: that is how constants come to be shared.
+    """
+    places = {node: block.index for block in blocks for node in block.nodes}
+    kinds = [cut.classes[original] for original in cut.kept]
+    carried: list[ir.Value] = []
+    for block in blocks:
+        candidates = []
+        for value in (value for node in block.nodes for value in node.outputs):
+            users = {places.get(usage.node) for usage in value.uses()} - {block.index}
+            if value.is_graph_output() and role(value.name or "", block.index) is None:
+                users.add(None)
+            following = None if block is blocks[-1] else block.index + 1
+            if users == {following}:
+                candidates.append(value)
+            elif users and block.index != kinds.index(kinds[block.index]):
+                raise StampRefused(f"layer {block.index} of {cut.path} gives {value.name} to more than the next layer")
+        if len(candidates) != 1:
+            names = [value.name for value in candidates]
+            raise StampRefused(f"layer {block.index} of {cut.path} hands on {len(names)} values: {names}")
+        carried += candidates
+    return Chain(tuple(carried), places)
+
+
+def check_same(template: Block, witness: Block, chain: Chain, naming: Naming) -> None:
+    """Refuse unless `witness` is `template` with its own parameters, inputs and predecessor.
+
+    Raises StampRefused with the first difference.
+    """
+    reason = Comparison(template, witness, chain, naming).difference()
+    if reason:
+        layers = f"layers {template.index} and {witness.index} of {naming.parameters}, counted as traced"
+        raise StampRefused(f"{layers}, are not alike: {reason}")
+
+
+@dataclass
+class Comparison:
+    """Walks two blocks in step. `pairs` holds what was found to correspond."""
+
+    template: Block
+    witness: Block
+    chain: Chain
+    naming: Naming
+    pairs: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    def difference(self) -> str | None:
+        """The first difference, or None."""
+        one, two = self.template, self.witness
+        if len(one.main) != len(two.main) or len(one.lead) != len(two.lead):
+            return f"{len(one.nodes)} nodes and {len(two.nodes)}"
+        for first, second in zip(one.nodes, two.nodes, strict=True):
+            where = f"{first.op_type} {first.name} and {second.op_type} {second.name}"
+            if not same_operator(first, second):
+                return f"{where} differ"
+            for a, b in zip(first.inputs, second.inputs, strict=True):
+                if not self._same_source(a, b):
+                    return f"{where} take {a.name if a else None} and {b.name if b else None}"
+            for a, b in zip(first.outputs, second.outputs, strict=True):
+                self.pairs[a] = b
+                if (a.dtype, _rank(a), self._output(a, one)) != (b.dtype, _rank(b), self._output(b, two)):
+                    return f"{where} give {a.name} and {b.name}, which differ in type or as graph outputs"
+        if self.pairs.get(self.chain.carried[one.index]) is not self.chain.carried[two.index]:
+            return "they hand on different values"
+        return None
+
+    def _output(self, value: ir.Value, block: Block) -> str | None:
+        return role(value.name or "", block.index) if value.is_graph_output() else None
+
+    def _same_source(self, a: ir.Value | None, b: ir.Value | None) -> bool:
+        """Whether `a` is to the template what `b` is to the witness."""
+        one, two = self.template, self.witness
+        if a is None or b is None:
+            return a is b
+        if a in self.pairs:
+            return self.pairs[a] is b
+        if a is self.chain.carried[one.index - 1]:
+            return b is self.chain.carried[two.index - 1]
+        if a in one.inputs:
+            return one.inputs[a] == two.inputs.get(b)
+        if a.is_initializer() and b.is_initializer():
+            return self._same_initializer(a, b)
+        return a is b
+
+    def _same_initializer(self, a: ir.Value, b: ir.Value) -> bool:
+        one, two = self.template, self.witness
+        if not self.chain.is_private(a, one) or not self.chain.is_private(b, two):
+            # What belongs to one layer by name must not be used by another.
+            return a is b and self.naming.relative(a.name or "", one.index) is None
+        if self.naming.relative(a.name or "", one.index) != self.naming.relative(b.name or "", two.index):
+            return False
+        left, right = a.const_value, b.const_value
+        if isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor):
+            recipe = self.naming.recipe(left.recipe, one.index, two.index)
+            self.pairs[a] = b
+            return recipe == right.recipe
+        self.pairs[a] = b
+        return same_tensor(left, right)
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)

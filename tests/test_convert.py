@@ -1,0 +1,297 @@
+"""A conversion as a user sees it: the command, the package it leaves, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from converter.cli import run
+
+Checkpoints = Callable[..., Path]
+Array = np.ndarray
+
+
+def convert_cli(*arguments: object) -> int:
+    return run([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def minilm_package(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    package = tmp_path_factory.mktemp("minilm") / "package"
+    assert convert_cli("--model", minilm, "--output", package, "--quiet") == 0
+    return package
+
+
+@pytest.fixture(scope="session")
+def colqwen2_package(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Depth 5, so that layers of both towers are stamped."""
+    depth = {"text_config": {"num_hidden_layers": 5}, "vision_config": {"depth": 4}}
+    checkpoint = tiny_checkpoint("colqwen2", overrides={"vlm_config": depth})
+    package = tmp_path_factory.mktemp("colqwen2") / "package"
+    assert convert_cli("--arch", "colqwen2", "--model", checkpoint, "--output", package, "--quiet") == 0
+    return package
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+# --- MiniLM: real weights ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("minilm")
+def test_minilm_is_one_self_contained_file_with_its_companions(minilm_package: Path) -> None:
+    onnx_files = sorted(path.name for path in (minilm_package / "onnx").iterdir())
+    assert onnx_files == ["model.onnx"]
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "converter.json"} <= {
+        path.name for path in minilm_package.iterdir()
+    }
+
+
+@pytest.mark.xdist_group("minilm")
+def test_minilm_has_the_names_that_clients_look_for(minilm_package: Path) -> None:
+    graph = session(minilm_package / "onnx/model.onnx")
+    assert [value.name for value in graph.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert graph.get_inputs()[0].shape == ["batch_size", "sequence_length"]
+    assert [value.name for value in graph.get_outputs()] == ["last_hidden_state"]
+
+
+@pytest.mark.xdist_group("minilm")
+def test_minilm_gives_the_embeddings_of_the_original_on_real_text(minilm: Path, minilm_package: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["A cat sat on the mat.", "ONNX", "The quarterly report shows revenue growing in every region but one."]
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    encoded = tokenizer(texts, padding=True, return_tensors="np")
+    feed = {name: encoded[name].astype(np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    (ours,) = session(minilm_package / "onnx/model.onnx").run(None, feed)
+    with torch.no_grad():
+        theirs = AutoModel.from_pretrained(minilm)(**{k: torch.from_numpy(v) for k, v in feed.items()})
+    real = feed["attention_mask"].astype(bool)
+    np.testing.assert_allclose(ours[real], theirs.last_hidden_state.numpy()[real], atol=2e-5)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_the_graph_holds_no_trace_of_the_machine_that_made_it(minilm_package: Path) -> None:
+    content = (minilm_package / "onnx/model.onnx").read_bytes()
+    for word in (b"site-packages", b"stack_trace", os.getcwd().encode(), b".py"):
+        assert word not in content
+    model = onnx.load(minilm_package / "onnx/model.onnx")
+    scopes = {prop.value for node in model.graph.node for prop in node.metadata_props}
+    assert any("encoder.layer.5" in scope for scope in scopes), "module scopes stay, for the bisection"
+
+
+@pytest.mark.xdist_group("minilm")
+def test_converting_twice_gives_the_same_bytes(minilm: Path, minilm_package: Path, tmp_path: Path) -> None:
+    assert convert_cli("--model", minilm, "--output", tmp_path / "again", "--parity", "off", "--quiet") == 0
+    digests = {
+        hashlib.sha256((folder / "onnx/model.onnx").read_bytes()).hexdigest()
+        for folder in (minilm_package, tmp_path / "again")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.xdist_group("minilm")
+def test_the_record_says_where_it_came_from_and_what_was_measured(minilm_package: Path) -> None:
+    record = json.loads((minilm_package / "converter.json").read_text())
+    assert record["architecture"] == "bert"
+    assert record["task"] == "feature-extraction"
+    assert record["parity"]["passed"] is True
+    assert record["parity"]["mode"] == "full"
+    assert {"torch", "onnx", "onnxruntime", "transformers"} <= set(record["versions"])
+    assert record["peak_memory_bytes"] > 0
+    assert str(Path.home()) not in json.dumps(record["settings"])
+
+
+@pytest.mark.xdist_group("minilm")
+def test_verify_proves_a_package_and_inspect_checks_its_files(minilm: Path, minilm_package: Path) -> None:
+    assert convert_cli("inspect", minilm_package) == 0
+    assert convert_cli("verify", minilm_package, "--model", minilm) == 0
+
+
+@pytest.mark.xdist_group("minilm")
+def test_verify_exits_3_when_the_checkpoint_is_another_model(
+    minilm: Path, minilm_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(minilm, other)
+    weights = load_file(other / "model.safetensors")
+    weights["encoder.layer.3.output.dense.bias"] = weights["encoder.layer.3.output.dense.bias"] + 0.1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    assert convert_cli("verify", minilm_package, "--model", other) == 3
+    assert "last_hidden_state" in capsys.readouterr().err
+
+
+# --- ColQwen2: three graphs, one data file ----------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("colqwen2")
+def test_colqwen2_writes_three_graphs_and_every_weight_once(colqwen2_package: Path) -> None:
+    files = sorted(path.name for path in (colqwen2_package / "onnx").iterdir())
+    assert files == ["image_model.onnx", "model.onnx", "model.onnx_data", "text_model.onnx"]
+    spans: dict[tuple[int, int], set[str]] = {}
+    for stem in ("text_model", "image_model", "model"):
+        model = onnx.load(colqwen2_package / f"onnx/{stem}.onnx", load_external_data=False)
+        for tensor in model.graph.initializer:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            if entries:
+                spans.setdefault((int(entries["offset"]), int(entries["length"])), set()).add(tensor.name)
+    starts = sorted(spans)
+    assert all(start + length <= after for (start, length), (after, _) in zip(starts, starts[1:], strict=False))
+    tables = [names for names in spans.values() if any("embed_tokens" in name for name in names)]
+    assert len(tables) == 1
+
+
+@pytest.mark.xdist_group("colqwen2")
+def test_a_package_can_be_moved_and_opened_from_anywhere(
+    colqwen2_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(colqwen2_package, moved)
+    monkeypatch.chdir(tmp_path)
+    ids = np.array([[5, 6, 7]])
+    (embeddings,) = session(moved / "onnx/text_model.onnx").run(
+        None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    )
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), 1.0, atol=1e-5)
+
+
+@pytest.mark.xdist_group("colqwen2")
+def test_the_unified_graph_serves_text_rows_with_a_neutral_image(colqwen2_package: Path) -> None:
+    """One all-zero 2x2 grid a row; the same numbers as the text graph's."""
+    unified = session(colqwen2_package / "onnx/model.onnx")
+    width = unified.get_inputs()[2].shape[2]
+    ids = np.array([[5, 6, 7, 8], [9, 10, 11, 12]])
+    text = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    neutral = {
+        "pixel_values": np.zeros((2, 4, width), dtype=np.float32),
+        "image_grid_thw": np.array([[1, 2, 2], [1, 2, 2]]),
+    }
+    (both,) = unified.run(None, {**text, **neutral})
+    (alone,) = session(colqwen2_package / "onnx/text_model.onnx").run(None, text)
+    np.testing.assert_allclose(both, alone, atol=1e-5)
+
+
+@pytest.mark.xdist_group("colqwen2")
+def test_layers_that_were_stamped_are_recorded_as_no_note(colqwen2_package: Path) -> None:
+    record = json.loads((colqwen2_package / "converter.json").read_text())
+    assert not [note for note in record["notes"] if "every layer was traced" in note]
+
+
+# --- saying no --------------------------------------------------------------------------------------------------------
+
+
+def broken(checkpoint: Path, target: Path, change: Callable[[dict[str, Array]], None]) -> Path:
+    shutil.copytree(checkpoint, target)
+    weights = load_file(target / "model.safetensors")
+    change(weights)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def test_a_missing_tensor_is_named_and_nothing_is_written(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "encoder.layer.1.attention.self.query.weight"
+    checkpoint = broken(tiny_checkpoint("bert"), tmp_path / "checkpoint", lambda weights: weights.pop(name))
+    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
+    assert name in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_a_tensor_of_the_wrong_shape_is_named(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "encoder.layer.0.output.dense.weight"
+
+    def cut(weights: dict[str, Array]) -> None:
+        weights[name] = np.ascontiguousarray(weights[name][:, :-1])
+
+    checkpoint = broken(tiny_checkpoint("bert"), tmp_path / "checkpoint", cut)
+    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
+    assert name in capsys.readouterr().err
+
+
+def test_a_truncated_shard_is_refused_before_any_work(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint("bert"), checkpoint)
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_an_existing_package_is_kept_without_overwrite(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "mine.txt").write_text("mine")
+    assert convert_cli("--model", tiny_checkpoint("bert"), "--output", package) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (package / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--arch", "colqwen"], "colqwen2"),
+        (["--arch", "bert", "--tiny", "--task", "fill-masks"], "fill-mask"),
+        (["--arch", "colqwen2", "--tiny", "--variants", "texts"], "text"),
+        (["--arch", "bert", "--model", "no/such/folder/here"], "--model"),
+        (["--tiny"], "--arch"),
+        ([], "--arch"),
+    ],
+    ids=["near-miss arch", "near-miss task", "near-miss variant", "no such folder", "tiny of what", "nothing at all"],
+)
+def test_a_request_that_cannot_be_met_says_what_to_type_instead(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = convert_cli(*arguments, "--output", tmp_path / "package")
+    assert code in (1, 2)
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_graph_exits_3_and_leaves_no_package(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    """A pass that breaks the graph, brought by a third party's plugin as an entry point."""
+    site = tmp_path / "site"
+    (site / "breaker-1.0.dist-info").mkdir(parents=True)
+    (site / "breaker-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: breaker\nVersion: 1.0\n")
+    (site / "breaker-1.0.dist-info/entry_points.txt").write_text("[converter]\nbreaker = breaker\n")
+    (site / "breaker.py").write_text(
+        "from converter import GraphPass, hookimpl\n"
+        "def swap(model):\n"
+        "    node = next(n for n in model.graph if n.op_type == 'Softmax')\n"
+        "    node.op_type = 'LogSoftmax'\n"
+        "    return True\n"
+        "@hookimpl\n"
+        "def register_passes(register):\n"
+        "    register(GraphPass('swap', swap, order=850))\n"
+    )
+    command = [sys.executable, "-m", "converter", "--model", str(tiny_checkpoint("bert"))]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    target = tmp_path / "out" / "package"
+    finished = subprocess.run([*command, "--output", str(target)], env=environment, capture_output=True, text=True)
+    assert finished.returncode == 3, finished.stderr
+    assert "graph/original" in finished.stderr
+    assert not target.exists()
+    kept = subprocess.run([*command, "--output", str(target), "--keep-failed"], env=environment, capture_output=True)
+    assert kept.returncode == 3
+    assert (target.parent / "package.failed/FAILED").exists()
+    assert not target.exists()
