@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     ]
     infos.sort(key=lambda info: (info.offset, info.length, info.name))
     _check_layout(path, infos, 8 + length, size)
-    return {info.name: info for info in infos}
+    tensors = {info.name: info for info in infos}
+    # A tensor under several names is stored once; the metadata maps its other names to the stored one.
+    for alias, name in (entries.get("__metadata__") or {}).items():
+        if name in tensors and alias not in tensors:
+            tensors[alias] = replace(tensors[name], name=alias)
+    return tensors
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:

@@ -178,6 +178,17 @@ def test_colpali_takes_an_image_token_outside_the_vocabulary() -> None:
     check(build(config), component(config, "model"), size)
 
 
+def test_colpali_text_attends_in_both_directions() -> None:
+    """Where nothing is padded, the original does so even without the token types its processor adds."""
+    model = tiny_model("colpali")
+    part = component(model.config, "text_model")
+    tensors = part.inputs(Size({"batch_size": 2, "sequence_length": 6})).tensors
+    with torch.no_grad():
+        plain = model(**tensors).embeddings.numpy()
+    _, wrapper = both(model, part, tensors)
+    assert close(plain, wrapper)
+
+
 def neutral_image(
     config: Any, batch: int, patches: int, grid: tuple[int, int, int]
 ) -> dict[str, torch.Tensor]:

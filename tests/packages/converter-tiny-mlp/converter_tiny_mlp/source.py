@@ -44,7 +44,9 @@ class ItemScorerSource:
 
         model = self.skeleton(self.config(checkpoint), task)
         recipes = self.key_mapping(model, checkpoint)
-        model.load_state_dict({name: torch.from_numpy(read(recipe)) for name, recipe in recipes.items()})
+        model.load_state_dict(
+            {name: torch.from_numpy(read(recipe).astype("float32")) for name, recipe in recipes.items()}
+        )
         if offload is not None:
             disk_offload(model, offload_dir=str(offload))
         return model

@@ -1,0 +1,44 @@
+"""The JSON files of a checkpoint, and the paths that its index of shards may name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converter.errors import CheckpointError
+
+DOWNLOAD_AGAIN = (
+    "download the checkpoint again; `converter download MODEL --output DIR` makes a complete copy"
+)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold an object. Raises CheckpointError if it does not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}", remedy=DOWNLOAD_AGAIN) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object", remedy=DOWNLOAD_AGAIN)
+    return content
+
+
+def read_weight_map(path: Path) -> dict[str, str]:
+    """Tensor name -> file name, from an index of shards. Raises CheckpointError for one that names other folders."""
+    places = read_object(path).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise CheckpointError(f"{path} has no usable weight_map", remedy=DOWNLOAD_AGAIN)
+    for shard in set(places.values()):
+        _check_inside(shard, path.name)
+    return places
+
+
+def _check_inside(name: str, index: str) -> None:
+    """Refuse a path that leaves its folder. Only the text counts: a hub cache's files are links to its blobs."""
+    path = PurePosixPath(name)
+    if not name or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts:
+        raise CheckpointError(
+            f"{index} names the file {name!r}, which is not inside the checkpoint",
+            remedy="do not trust this checkpoint: an index made by transformers never does that",
+        )
