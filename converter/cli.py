@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -53,6 +54,7 @@ def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
 
     require_export()
     request = build_request(given)
+    start = time.perf_counter()
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
         from converter.pipeline import convert_request
 
@@ -60,7 +62,7 @@ def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     if as_json:
         write_json(report.to_json())
     elif not quiet:
-        show_report(report, verbose=verbose)
+        show_report(report, seconds=time.perf_counter() - start, verbose=verbose)
 
 
 def _refuse_stray_options(ctx: click.Context, command: str) -> None:

@@ -29,8 +29,8 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show_report(report: Report, *, verbose: bool) -> None:
-    """What a finished conversion made, proved and cost."""
+def show_report(report: Report, *, seconds: float, verbose: bool) -> None:
+    """What a finished conversion made, proved and cost. `seconds` is all of its time, imports included."""
     show_parity(report.parity)
     write_line()
     write_table(
@@ -46,7 +46,6 @@ def show_report(report: Report, *, verbose: bool) -> None:
             right=("seconds",),
         )
     write_line()
-    seconds = sum(spent for _, spent in report.stages)
     what = f"{report.architecture}, {report.task}, {', '.join(report.variants)}"
     write_line(
         f"wrote {report.output} ({what}) in {seconds:.1f} s, peak memory {size_text(report.peak_memory)}"

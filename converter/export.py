@@ -112,9 +112,11 @@ class ByName(nn.Module):
 
 
 def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: str) -> None:
-    """Give every parameter its name in the model and a `Parameter` recipe; keep buffers and constants as they are."""
+    """Give parameters and buffers their names in the model, and parameters a recipe; buffers keep their values."""
     canonical = parameter_names(model)
     sources = {name: canonical.get(id(p)) for name, p in wrapper.named_parameters(remove_duplicate=False)}
+    owned = {id(buffer): name for name, buffer in model.named_buffers()}
+    buffers = {name: owned.get(id(buffer)) for name, buffer in wrapper.named_buffers(remove_duplicate=False)}
     for name, value in list(graph.initializers.items()):
         source = sources.get(name)
         if source is not None:
@@ -125,7 +127,7 @@ def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: 
                 remedy="a wrapper may use the model's parameters and real buffers; it may not make new parameters",
             )
         else:
-            value.name = name.removeprefix("wrapper.")
+            value.name = buffers.get(name) or name.removeprefix("wrapper.")
 
 
 def _name_parameter(graph: ir.Graph, value: ir.Value, source: str) -> None:

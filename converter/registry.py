@@ -141,6 +141,9 @@ class _Brought:
             raise BrokenPluginError(
                 f"register_architectures was given a {type(architecture).__name__}, not an Architecture"
             )
+        model_types: Any = architecture.model_types
+        if isinstance(model_types, str):
+            raise BrokenPluginError(f"the model_types of {architecture.name!r} must be a tuple, not a string")
         self.architectures.append(architecture)
 
     def add_pass(self, graph_pass: GraphPass) -> None:
@@ -180,6 +183,8 @@ class _Loader:
 
     def _ask(self, candidate: Candidate, plugin: Any) -> _Brought:
         """Register with pluggy, call the plugin's own hooks, and hand back what they asked for."""
+        if any(plugin is other for other in self.manager.get_plugins()):
+            raise BrokenPluginError(f"plugin {self.manager.get_name(plugin)!r} is the same object")
         try:
             self.manager.register(plugin, candidate.name)
             self._check_hooks(plugin)

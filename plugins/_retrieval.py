@@ -36,9 +36,11 @@ class Tokens:
     def text(self, count: int, generator: torch.Generator) -> list[int]:
         import torch
 
-        usable = [token for token in range(self.vocabulary) if token not in self.special]
-        picks = torch.randint(0, len(usable), (count,), generator=generator)
-        return [usable[pick] for pick in picks.tolist()]
+        taken = sorted(token for token in self.special if token < self.vocabulary)
+        picks = torch.randint(0, self.vocabulary - len(taken), (count,), generator=generator)
+        for token in taken:
+            picks = picks + (picks >= token)
+        return list(map(int, picks))
 
     def page(self, count: int, images: int, generator: torch.Generator) -> list[int]:
         """`images` image tokens in one run, with `count` of text before and behind."""

@@ -73,28 +73,44 @@ def _page_inputs(config: Any, mixed: bool, size: Size) -> DummyInputs:
     generator = torch.Generator().manual_seed(size.seed)
     batch = size["batch_size"]
     text = text_row_flags(batch, generator) if mixed else [False] * batch
+    squares = _squares(text, size, generator)
+    images = [
+        0 if is_text else rows * columns for is_text, (rows, columns) in zip(text, squares, strict=True)
+    ]
+    tensors = page_tensors(tokens_of(config.vlm_config), size, images, generator)
     vision = config.vlm_config.vision_config
     merge = int(vision.spatial_merge_size)
-    grids, first = [], True
-    for is_text in text:
-        height, width = (
-            int(torch.randint(1, size[axis] + 1, (1,), generator=generator))
-            for axis in ("grid_height", "grid_width")
-        )
-        if first and not is_text:
-            height, width, first = size["grid_height"], size["grid_width"], False
-        grids.append((1, 1) if is_text else (height, width))
-    images = [0 if is_text else height * width for is_text, (height, width) in zip(text, grids, strict=True)]
-    tensors = page_tensors(tokens_of(config.vlm_config), size, images, generator)
-    patches = [height * width * merge**2 for height, width in grids]
-    per_patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.zeros(batch, max(patches), per_patch)
-    for row, count in enumerate(patches):
-        if not text[row]:
-            pixels[row, :count] = torch.randn(count, per_patch, generator=generator)
-    tensors["pixel_values"] = pixels
-    tensors["image_grid_thw"] = torch.tensor([(1, height * merge, width * merge) for height, width in grids])
+    patches = [rows * columns * merge**2 for rows, columns in squares]
+    tensors["pixel_values"] = _pixels(vision, text, patches, generator)
+    tensors["image_grid_thw"] = torch.tensor(
+        [(1, rows * merge, columns * merge) for rows, columns in squares]
+    )
     return DummyInputs(tensors, AXES)
+
+
+def _squares(text: Sequence[bool], size: Size, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Each row's grid in squares of merged patches: one square for text, the full size for the first page."""
+    import torch
+
+    full = (size["grid_height"], size["grid_width"])
+    drawn = [tuple(int(torch.randint(1, side + 1, (1,), generator=generator)) for side in full) for _ in text]
+    first = text.index(False) if False in text else None
+    drawn = [full if row == first else sides for row, sides in enumerate(drawn)]
+    return [(1, 1) if is_text else (sides[0], sides[1]) for is_text, sides in zip(text, drawn, strict=True)]
+
+
+def _pixels(
+    vision: Any, text: Sequence[bool], patches: Sequence[int], generator: torch.Generator
+) -> torch.Tensor:
+    """(batch, most patches, pixels of a patch): noise for pages, zeros for text and behind shorter pages."""
+    import torch
+
+    per_patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    pixels = torch.zeros(len(patches), max(patches), per_patch)
+    for row, (is_text, count) in enumerate(zip(text, patches, strict=True)):
+        if not is_text:
+            pixels[row, :count] = torch.randn(count, per_patch, generator=generator)
+    return pixels
 
 
 def _text_inputs(config: Any, size: Size) -> DummyInputs:

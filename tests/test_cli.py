@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from converter.arguments import flag_names, normalise
 from converter.cli import cli, run
 from converter.console import PlainProgress, quiet_libraries, show_progress, write_table
 from converter.errors import CheckpointError, ParityError, UsageError
+from converter.package import write_record
 from converter.pipeline import Report
 from converter.records import Comparison, ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
@@ -115,10 +117,10 @@ def test_the_defaults_of_the_options_are_those_of_the_record(asked: list[Convers
 
 def test_every_option_reaches_the_record(asked: list[ConversionRequest], tmp_path: Path) -> None:
     argv = (
-        "--arch a --model_id m --revision r --token t --cache_dir c --output o --task k "
-        "--variants text,,image --dtype fp16 --opset 21 --batch-size 3 --sequence_length 9 --no_post_process --external-data always "
-        "--parity full --atol 0.5 --seed 7 --device cuda --tiny True --overwrite --keep-failed --no-stamp "
-        "--allow-pickle --trust_remote_code True --quiet"
+        "--arch a --model_id m --revision r --cache_dir c --output o --task k --variants text,,image "
+        "--token t --dtype fp16 --opset 21 --batch-size 3 --sequence_length 9 --no_post_process "
+        "--external-data always --parity full --atol 0.5 --seed 7 --device cuda --tiny True --overwrite "
+        "--keep-failed --no-stamp --allow-pickle --trust_remote_code True --quiet"
     )
     assert run(argv.split()) == 0
     assert asked == [
@@ -211,7 +213,7 @@ def test_a_conversion_prints_its_parity_its_files_and_where_it_lies(
     assert line.split() == ["model", "embeddings", "5.0e-07", "0.9999999", "2", "passed"]
     assert "onnx/model.onnx  91.0 MB" in out
     assert "note: no tokenizer files were found" in out
-    assert "wrote models/x (some_arch, feature-extraction, text) in 1.8 s, peak memory 1.40 GB" in out
+    assert "wrote models/x (some_arch, feature-extraction, text) in  1.40 GB" in out
 
 
 def test_json_is_one_object_and_nothing_else_on_stdout(
@@ -424,6 +426,46 @@ def test_download_and_merge_data_say_where_the_result_lies(
     options = {"revision": None, "token": "t", "cache_dir": None, "overwrite": False}
     assert calls == [("org/m", Path("here"), options), (Path("a/model.onnx"), Path("there"))]
     assert capsys.readouterr().out.startswith("wrote here\n{")
+
+
+def test_inspect_exits_with_1_when_a_file_is_not_what_was_recorded(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    record = {"architecture": "some_arch", "task": "t", "parity": {"mode": "off", "passed": True}}
+    write_record(tmp_path, {**record, "source": {"name": "org/m", "revision": None}})
+    assert run(["inspect", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "some_arch, t" in out
+    assert "parity: never checked" in out
+    assert "every recorded file is there and unchanged" in out
+    (tmp_path / "config.json").write_text("[]")
+    assert run(["inspect", str(tmp_path)]) == 1
+    assert "altered: config.json" in capsys.readouterr().out
+    assert run(["inspect", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["altered"] == ["config.json"]
+    assert run(["inspect", str(tmp_path / "nowhere")]) == 1
+
+
+def test_a_termination_leaves_no_temporary_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, tempfile, time, converter.pipeline\n"
+        "from converter.__main__ import main\n"
+        "def convert_request(request, progress):\n"
+        "    with tempfile.TemporaryDirectory(dir='.'):\n"
+        "        print('started', file=sys.stderr, flush=True)\n"
+        "        time.sleep(600)\n"
+        "converter.pipeline.convert_request = convert_request\n"
+        "sys.argv[1:] = ['--model', 'm']\n"
+        "sys.exit(main())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "started\n"
+        assert list(tmp_path.iterdir())
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
 
 
 def shell(*argv: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:

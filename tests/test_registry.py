@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -141,6 +143,10 @@ BROKEN = {
         "from converter import hookimpl\n@hookimpl\ndef register_architectures(register): register({})",
         "register_architectures was given a dict, not an Architecture",
     ),
+    "string_of_types": (
+        GOOD.replace('"NAME", "NAME-type")', '"NAME")').replace("*model_types", "model_types='x'"),
+        "must be a tuple",
+    ),
     "bad_record": (GOOD.replace('"NAME", "NAME-type"', '"not a name", "x"'), "must be a Python identifier"),
 }
 
@@ -173,6 +179,19 @@ def test_a_plugin_that_hangs_is_given_up_after_the_stated_time(
     assert time.monotonic() - start < 300
     assert "took longer than 0.2 s (CONVERTER_PLUGIN_TIMEOUT)" in only_failure(registry).message
     assert set(registry.architectures) == set(builtin.architectures)
+
+
+@pytest.mark.parametrize("hang", ["import time; time.sleep(600)", "while True: pass"])
+def test_the_process_ends_although_a_plugin_hangs(install: Install, tmp_path: Path, hang: str) -> None:
+    install("hangs", hang)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "converter-hangs"),
+        "CONVERTER_PLUGIN_TIMEOUT": "0.2",
+    }
+    command = [sys.executable, "-m", "converter", "plugins"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=300)
+    assert "failed: hangs (converter-hangs 1.0): importing it took longer" in result.stdout
 
 
 def test_ctrl_c_during_loading_is_not_a_plugins_failure(install: Install) -> None:
@@ -264,7 +283,8 @@ def test_one_object_behind_two_entry_points_is_refused_the_second_time(install: 
     install("alias", target="converter_original_original")
     registry = load()
     assert [plugin.name for plugin in registry.plugins][-1] == "alias"
-    assert only_failure(registry).plugin == "original"
+    failure = only_failure(registry)
+    assert (failure.plugin, failure.message) == ("original", "plugin 'alias' is the same object")
 
 
 def test_unreadable_metadata_of_one_distribution_hurts_no_other(

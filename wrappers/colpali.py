@@ -59,9 +59,10 @@ class ColPali(nn.Module):
         else:
             embeds = self.language_model.embed_tokens(input_ids)
         # The processor marks every token as prefix, so all attend to all; PaliGemma counts positions from 1.
+        positions = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
         output = self.language_model(
             inputs_embeds=embeds,
-            position_ids=torch.arange(1, input_ids.shape[1] + 1)[None, :],
+            position_ids=positions[None, :],
             attention_mask=additive_mask(key_mask(attention_mask), embeds.dtype),
             use_cache=False,
         )

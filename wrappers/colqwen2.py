@@ -90,7 +90,7 @@ class VisionTower(nn.Module):
         hidden = hidden.view(batch, patches, self.width)
         # An image of no patches still sees one, of padding, so that its softmax is a number.
         count = (image_grid_thw[:, 1] * image_grid_thw[:, 2]).clamp(min=1)
-        real = torch.arange(patches)[None, :] < count[:, None]
+        real = torch.arange(patches, device=count.device)[None, :] < count[:, None]
         mask = additive_mask(key_mask(real), hidden.dtype)
         for block in self.blocks:
             hidden = block(hidden, cos, sin, mask)
@@ -103,7 +103,7 @@ class VisionTower(nn.Module):
 
         Patches come in squares of merge x merge, which the merger joins; squares run along rows of the grid.
         """
-        index = torch.arange(patches)[None, :]
+        index = torch.arange(patches, device=image_grid_thw.device)[None, :]
         square, inside = divide(index, self.merge**2), index % self.merge**2
         width = divide(image_grid_thw[:, 2:], self.merge).clamp(min=1)  # (batch, 1), in squares
         row = divide(square, width) * self.merge + divide(inside, self.merge)

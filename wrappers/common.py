@@ -11,7 +11,8 @@ def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     Made once per graph and added in every layer; a boolean mask would be turned into this in each of them.
     """
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return zeros.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def key_mask(real: torch.Tensor) -> torch.Tensor:
@@ -29,7 +30,7 @@ def causal_mask(real: torch.Tensor, window: int | None = None) -> torch.Tensor:
     A query sees real tokens up to itself, no further back than `window` allows. It always sees itself, since
     queries of padding would otherwise see nothing, and a softmax over nothing is not a number.
     """
-    positions = torch.arange(real.shape[1])
+    positions = torch.arange(real.shape[1], device=real.device)
     distance = positions[:, None] - positions[None, :]
     allowed = (distance >= 0) & key_mask(real)
     if window is not None:
@@ -54,7 +55,8 @@ def place_features(embeds: torch.Tensor, features: torch.Tensor, placeholder: to
     """
     batch, count, hidden = features.shape
     order = placeholder.long().cumsum(dim=1) - 1
-    index = torch.where(placeholder, torch.arange(batch)[:, None] * count + order, 0)
+    start = torch.arange(batch, device=embeds.device)[:, None] * count
+    index = torch.where(placeholder, start + order, 0)
     return torch.where(placeholder[..., None], features.reshape(batch * count, hidden)[index], embeds)
 
 

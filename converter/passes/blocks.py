@@ -23,11 +23,18 @@ class StampRefused(ConverterError):
 class Naming:
     """How the layers of one list are called in a graph.
 
-    `modules` are the wrapper's names of the list, `parameters` is the model's.
+    modules     paths of the list in the wrapper, as nodes carry them
+    parameters  path of the list in the model, as recipes and their initializers carry it
     """
 
     modules: tuple[str, ...]
     parameters: str
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What names of initializers start with. A buffer's name may lack the outermost module of the trace."""
+        inner = (module.partition(".")[2] for module in self.modules)
+        return tuple(dict.fromkeys((self.parameters, *self.modules, *filter(None, inner))))
 
     def layer(self, node: ir.Node) -> int | None:
         """The layer of the list that was running when `node` was traced."""
@@ -47,19 +54,28 @@ class Naming:
         return scopes
 
     def relative(self, name: str, index: int) -> tuple[str, str] | None:
-        """The module and the rest of `name` if it belongs to layer `index`."""
-        for module in self.modules:
-            if name.startswith(f"{module}.{index}."):
-                return module, name.removeprefix(f"{module}.{index}.")
+        """What stands before and behind the index in `name`, if it belongs to layer `index`."""
+        for prefix in self.prefixes:
+            if name.startswith(f"{prefix}.{index}."):
+                return prefix, name.removeprefix(f"{prefix}.{index}.")
         return None
 
-    def recipe(self, recipe: WeightRecipe, old: int, new: int) -> Parameter:
-        """The parameter of layer `new` in place of that of layer `old`."""
-        prefix = f"{self.parameters}.{old}."
-        if not isinstance(recipe, Parameter) or not recipe.name.startswith(prefix):
-            raise StampRefused(f"layer {old} of {self.parameters} has a parameter of its own elsewhere: {recipe}")
-        parameter = recipe
-        return replace(parameter, name=f"{self.parameters}.{new}.{parameter.name.removeprefix(prefix)}")
+    def rename(self, name: str, old: int, new: int) -> str:
+        """The name of the same thing in layer `new`; `name` belongs to layer `old`."""
+        found = self.relative(name, old)
+        assert found is not None
+        return f"{found[0]}.{new}.{found[1]}"
+
+    def owns(self, recipe: WeightRecipe, index: int) -> bool:
+        """Whether `recipe` is a parameter of layer `index`."""
+        return isinstance(recipe, Parameter) and recipe.name.startswith(f"{self.parameters}.{index}.")
+
+    def recipe(self, recipe: WeightRecipe, old: int, new: int) -> WeightRecipe:
+        """The parameter of layer `new` in place of that of layer `old`; what is no such parameter stays."""
+        if not isinstance(recipe, Parameter) or not self.owns(recipe, old):
+            return recipe
+        rest = recipe.name.removeprefix(f"{self.parameters}.{old}.")
+        return replace(recipe, name=f"{self.parameters}.{new}.{rest}")
 
 
 @dataclass
@@ -89,6 +105,11 @@ def role(name: str, index: int) -> str | None:
         return None
     parts[numbers[0]] = "{}"
     return ".".join(parts)
+
+
+def own_output(value: ir.Value, block: Block) -> str | None:
+    """The role of a graph output that belongs to the block, such as its present keys."""
+    return role(value.name or "", block.index) if value.is_graph_output() else None
 
 
 def find_blocks(graph: ir.Graph, cut: CutList, naming: Naming) -> list[Block]:
@@ -221,14 +242,11 @@ class Comparison:
                     return f"{where} take {a.name if a else None} and {b.name if b else None}"
             for a, b in zip(first.outputs, second.outputs, strict=True):
                 self.pairs[a] = b
-                if (a.dtype, _rank(a), self._output(a, one)) != (b.dtype, _rank(b), self._output(b, two)):
+                if (a.dtype, _rank(a), own_output(a, one)) != (b.dtype, _rank(b), own_output(b, two)):
                     return f"{where} give {a.name} and {b.name}, which differ in type or as graph outputs"
         if self.pairs.get(self.chain.carried[one.index]) is not self.chain.carried[two.index]:
             return "they hand on different values"
         return None
-
-    def _output(self, value: ir.Value, block: Block) -> str | None:
-        return role(value.name or "", block.index) if value.is_graph_output() else None
 
     def _same_source(self, a: ir.Value | None, b: ir.Value | None) -> bool:
         """Whether `a` is to the template what `b` is to the witness."""

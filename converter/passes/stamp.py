@@ -7,13 +7,15 @@ kind copied from the template. The result is the graph that tracing the whole mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from converter.layers import CutList, LayerPlan
-from converter.passes.blocks import Block, Chain, Naming, StampRefused, check_same, find_blocks, find_chain, role
+from converter.passes.anchor_sizes import anchor_sizes
+from converter.passes.blocks import Block, Naming, StampRefused, check_same, find_blocks, find_chain, own_output
+from converter.passes.copy_block import Copy, Names
 from converter.passes.strip_metadata import SCOPES
 from converter.recipes import RecipeTensor
 
@@ -32,6 +34,10 @@ def stamp(model: ir.Model, plan: LayerPlan, scopes: Mapping[str, str]) -> bool:
         return False
     if model.functions:
         InlinePass()(model)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
+    anchor_sizes(model)
     stamps = [Stamp(model.graph, cut, scopes) for cut in plan.lists]
     used = [one for one in stamps if one.blocks]
     for one in used:
@@ -60,61 +66,122 @@ class Stamp:
             if self.cut.classes.count(kind) > len(members):
                 _, template, witness = members
                 check_same(template, witness, self.chain, self.naming)
+        self.owners = {value: block for block in self.blocks for value in self._owned(block)}
+
+    def _owned(self, block: Block) -> Iterator[ir.Value]:
+        """Graph inputs, graph outputs and initializers that are the block's by name."""
+        yield from block.inputs
+        for node in block.nodes:
+            yield from (value for value in node.outputs if own_output(value, block) is not None)
+        for value in self.graph.initializers.values():
+            named = self.naming.relative(value.name or "", block.index) is not None
+            tensor = value.const_value
+            if isinstance(tensor, RecipeTensor) and named != self.naming.owns(tensor.recipe, block.index):
+                raise StampRefused(f"initializer {value.name} holds {tensor.recipe}: one is a layer's own, one is not")
+            if named:
+                yield value
 
     def apply(self) -> None:
-        """Copy, rewire, rename. Copies come first, while the traced layers are still wired as traced."""
+        """Copy while the traced layers are still wired and named as traced; then wire, then name."""
         names = Names(self.graph)
+        traced = dict(zip(self.cut.kept, self.blocks, strict=True))
         copies: dict[int, Copy] = {}
         results: list[ir.Value] = []
-        traced = {original: block for original, block in zip(self.cut.kept, self.blocks, strict=True)}
+        wires = self._wires()
         for original, kind in enumerate(self.cut.classes):
             if original in traced:
                 results.append(self.chain.carried[traced[original].index])
                 continue
-            copy = Copy(self.members[kind][1], original, results[-1], self.chain, self.naming, names)
-            copies[original] = copy
-            results.append(copy.values[self.chain.carried[copy.template.index]])
+            template = self.members[kind][1]
+            copies[original] = Copy(template, original, results[-1], self.chain, self.naming, names)
+            results.append(copies[original].values[self.chain.carried[template.index]])
         self._insert(copies, traced)
-        self._rewire(traced, results)
-        self._multiply(self.graph.inputs, copies, traced)
-        self._multiply(self.graph.outputs, copies, traced)
+        self._rewire(wires, results)
+        orders = [self._spread(values, copies) for values in self._sequences()]
         for block in reversed(self.blocks):
-            self._renumber(block, self.cut.kept[block.index])
-        for copy in copies.values():
-            copy.register(self.graph, names)
+            self._renumber(block)
+        self._reorder(orders)
+
+    def _wires(self) -> list[tuple[int, ir.Usage]]:
+        """Who takes which carried value: the position of the layer in the graph as traced, and the use."""
+        return [
+            (index, use)
+            for index, value in enumerate(self.chain.carried)
+            for use in value.uses()
+            if self.chain.places.get(use.node) != index
+        ]
 
     def _insert(self, copies: Mapping[int, Copy], traced: Mapping[int, Block]) -> None:
         """Each copy behind its predecessor, as if traced; what prepares its inputs behind that of its predecessor."""
-        lead_end: ir.Node | None = None
-        main_end: ir.Node | None = None
+        ends: dict[str, ir.Node] = {}
         for original in range(len(self.cut.classes)):
-            if original in copies:
-                lead, main = copies[original].lead, copies[original].main
-                assert main_end is not None
-                self.graph.insert_after(main_end, main)
-                if lead:
-                    assert lead_end is not None
-                    self.graph.insert_after(lead_end, lead)
-            else:
-                lead, main = traced[original].lead, traced[original].main
-            main_end = main[-1]
-            lead_end = lead[-1] if lead else lead_end
+            block = copies[original].block if original in copies else traced[original]
+            for part, nodes in (("lead", block.lead), ("main", block.main)):
+                if nodes and original in copies:
+                    self.graph.insert_after(ends[part], nodes)
+                if nodes:
+                    ends[part] = nodes[-1]
 
-    def _rewire(self, traced: Mapping[int, Block], results: Sequence[ir.Value]) -> None:
+    def _rewire(self, wires: Sequence[tuple[int, ir.Usage]], results: Sequence[ir.Value]) -> None:
         """Traced layers whose predecessor is a copy take its result, and the rest of the graph takes the last one."""
-        for original, block in traced.items():
-            if block.index == 0:
-                continue
-            before, now = self.chain.carried[block.index - 1], results[original - 1]
-            _replace(before, now, lambda node, block=block: self.chain.places.get(node) == block.index)
+        bounds = [*self.cut.kept, len(self.cut.classes)]
+        for index, use in wires:
+            use.node.replace_input_with(use.idx, results[bounds[index + 1] - 1])
         last, final = self.chain.carried[-1], results[-1]
-        if last is final:
-            return
-        _replace(last, final, lambda node: node.graph is not self.graph or self._is_outside(node))
         for index, value in enumerate(self.graph.outputs):
-            if value is last:
+            if value is last and last is not final:
                 last.name, final.name = final.name, last.name
                 self.graph.outputs[index] = final
 
-    def _is_outside(self, node: ir.Node) -> bool:
-        return node not in self.chain.places and self.naming.layer(node) is None
+    def _sequences(self) -> tuple[list[ir.Value], ...]:
+        return list(self.graph.inputs), list(self.graph.outputs), list(self.graph.initializers.values())
+
+    def _spread(self, values: Sequence[ir.Value], copies: Mapping[int, Copy]) -> list[ir.Value]:
+        """`values` with the copies of those that belong to layers, where tracing the whole model would have put them.
+
+        Whether they are listed layer by layer or kind by kind shows in the runs of ascending layers.
+        """
+        result: list[ir.Value] = []
+        run: list[tuple[int, ir.Value]] = []
+        for value in values:
+            owner = self.owners.get(value)
+            if owner is None or (run and owner.index < run[-1][0]):
+                result += self._fill(run, copies)
+                run = []
+            if owner is None:
+                result.append(value)
+            else:
+                run.append((owner.index, value))
+        return [*result, *self._fill(run, copies)]
+
+    def _fill(self, run: Sequence[tuple[int, ir.Value]], copies: Mapping[int, Copy]) -> Iterator[ir.Value]:
+        for original in range(len(self.cut.classes)):
+            copy = copies.get(original)
+            if copy is None:
+                yield from (value for index, value in run if self.cut.kept[index] == original)
+            else:
+                yield from (copy.values[value] for index, value in run if index == copy.template.index)
+
+    def _renumber(self, block: Block) -> None:
+        """Names, recipes and scopes of a traced layer, from its position as traced to its position in the model."""
+        original = self.cut.kept[block.index]
+        for value in (value for value, owner in self.owners.items() if owner is block):
+            pattern = block.inputs.get(value) or own_output(value, block)
+            if pattern is not None:
+                value.name = pattern.format(original)
+                continue
+            tensor = value.const_value
+            name = self.naming.rename(value.name or "", block.index, original)
+            if isinstance(tensor, RecipeTensor):
+                value.const_value = RecipeTensor(self.naming.recipe(tensor.recipe, block.index, original), name=name)
+            value.name = name
+        for node in block.main:
+            node.metadata_props[SCOPES] = self.naming.rename_scopes(node.metadata_props[SCOPES], original)
+
+    def _reorder(self, orders: Sequence[Sequence[ir.Value]]) -> None:
+        inputs, outputs, initializers = orders
+        self.graph.inputs[:] = inputs
+        self.graph.outputs[:] = outputs
+        self.graph.initializers.clear()
+        for value in initializers:
+            self.graph.register_initializer(value)

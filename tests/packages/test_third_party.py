@@ -1,4 +1,4 @@
-"""A stranger's package, installed and used as a stranger would: through its entry point, in a process of its own."""
+"""A stranger's package, installed and used as strangers do: by its entry point, in a process of its own."""
 
 from __future__ import annotations
 

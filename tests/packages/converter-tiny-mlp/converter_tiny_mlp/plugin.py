@@ -1,4 +1,4 @@
-"""What the converter loads. Importing this file must not import torch: imports of it stand inside functions."""
+"""What the converter loads. Importing this file must not import torch, so functions import what they need."""
 
 from __future__ import annotations
 

@@ -1,0 +1,105 @@
+"""A file written in blocks from reused buffers, its SHA-256 computed beside it in a second thread."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.errors import PackageError
+
+Bytes = npt.NDArray[np.uint8]
+
+BLOCK_BYTES = 8 * 2**20
+# One being filled and written, one being hashed, one waiting.
+_BUFFERS = 3
+
+
+class HashedFile:
+    """A new file, open for appending: a context manager. `hexdigest` and `position` say what was written.
+
+    Nothing is synced to the disk: a package is moved into place as a folder, and one whose writing was interrupted is
+    thrown away. The mode is what the umask leaves of 0666. A disk error becomes a PackageError.
+    """
+
+    def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
+        self.path = path
+        self.block_bytes = block_bytes
+        self.position = 0
+        self._hash = hashlib.sha256()
+        self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(None)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> HashedFile:
+        try:
+            self._file = self.path.open("wb", buffering=0)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hasher.shutdown()
+        try:
+            self._file.close()
+        except OSError as failure:
+            raise self._failure(failure) from failure
+        if kind is None and self._last is not None:
+            self._last.result()
+
+    @property
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was written; once the file is closed."""
+        return self._hash.hexdigest()
+
+    def buffer(self, nbytes: int) -> Bytes:
+        """A buffer of this size to fill and hand to `append`. At most three are out at once; waits for a free one."""
+        found = self._free.get()
+        if found is None or len(found) < nbytes:
+            found = np.empty(max(nbytes, self.block_bytes), np.uint8)
+        return found[:nbytes]
+
+    def append(self, buffer: Bytes) -> None:
+        """Write a buffer that `buffer` gave out; it must not be touched afterwards."""
+        self._write(memoryview(buffer))
+        self._last = self._hasher.submit(self._digest_and_free, buffer)
+
+    def write(self, data: bytes) -> None:
+        """Write small or existing bytes."""
+        self._write(memoryview(data))
+        self._last = self._hasher.submit(self._hash.update, data)
+
+    def pad_to(self, position: int) -> None:
+        """Write zeros up to `position`."""
+        self.write(bytes(position - self.position))
+
+    def _digest_and_free(self, buffer: Bytes) -> None:
+        self._hash.update(buffer)
+        whole = buffer.base
+        self._free.put(whole if isinstance(whole, np.ndarray) else buffer)
+
+    def _write(self, view: memoryview) -> None:
+        try:
+            while view:
+                count = self._file.write(view)
+                self.position += count
+                view = view[count:]
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> PackageError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return PackageError(
+            f"{self.path}: cannot be written after {self.position} bytes: {error.strerror}",
+            remedy="make room there, or choose another --output" if full else "choose another --output",
+        )

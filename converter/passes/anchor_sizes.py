@@ -1,0 +1,81 @@
+"""Each named size is read once, from the first graph input that has it.
+
+torch reads a size that several inputs share from any of them: usually a late one, such as the last layer's past keys,
+and its sums in either order. Which one depends on the number of layers, and so would everything compared with it.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+COMMUTATIVE = frozenset({"Add", "Mul"})
+ARITHMETIC = COMMUTATIVE | {"Sub"}
+
+
+def anchor_sizes(model: ir.Model) -> bool:
+    """Redirect, then merge: equal sizes, and equal sums, differences and products of sizes, become one value each."""
+    graph = model.graph
+    anchors = _anchors(graph)
+    modified = False
+    sizes: set[ir.Value] = set()
+    known: dict[object, ir.Value] = {}
+    for node in list(graph):
+        modified |= _redirect(node, anchors)
+        key = _key(node, sizes)
+        if key is None:
+            continue
+        sizes.add(node.outputs[0])
+        first = known.setdefault(key, node.outputs[0])
+        if first is not node.outputs[0] and not node.outputs[0].is_graph_output():
+            ir.convenience.replace_all_uses_with(node.outputs[0], first)
+            graph.remove(node, safe=True)
+            modified = True
+    return modified
+
+
+def _anchors(graph: ir.Graph) -> dict[str, tuple[ir.Value, int]]:
+    """Axis name -> the first input, and its dimension, of that name."""
+    anchors: dict[str, tuple[ir.Value, int]] = {}
+    for value in graph.inputs:
+        for axis, dim in enumerate(value.shape or ()):
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                anchors.setdefault(dim.value, (value, axis))
+    return anchors
+
+
+def _axis(node: ir.Node) -> int | None:
+    """The one axis that a Shape node reads, if it reads one."""
+    if node.op_type != "Shape" or node.domain or not {"start", "end"} <= node.attributes.keys():
+        return None
+    start, end = node.attributes["start"].as_int(), node.attributes["end"].as_int()
+    return start if 0 <= start == end - 1 else None
+
+
+def _redirect(node: ir.Node, anchors: dict[str, tuple[ir.Value, int]]) -> bool:
+    axis = _axis(node)
+    source = node.inputs[0] if node.inputs else None
+    if axis is None or source is None or not source.is_graph_input() or source.shape is None:
+        return False
+    dim = source.shape[axis]
+    anchor = anchors.get(dim.value) if isinstance(dim, ir.SymbolicDim) and dim.value is not None else None
+    if anchor is None or anchor == (source, axis):
+        return False
+    node.replace_input_with(0, anchor[0])
+    node.attributes["start"] = ir.AttrInt64("start", anchor[1])
+    node.attributes["end"] = ir.AttrInt64("end", anchor[1] + 1)
+    return True
+
+
+def _key(node: ir.Node, sizes: set[ir.Value]) -> object | None:
+    """Equal for nodes that compute the same size; None for nodes that compute something else."""
+    axis, inputs = _axis(node), node.inputs
+    if axis is not None and inputs[0] is not None and inputs[0].is_graph_input():
+        return "Shape", inputs[0], axis
+    if node.domain or not inputs or not all(value in sizes for value in inputs):
+        return None
+    if node.op_type == "Squeeze" and len(inputs) == 1 and not node.attributes:
+        return "Squeeze", inputs[0]
+    if node.op_type in ARITHMETIC:
+        operands = [id(value) for value in inputs]
+        return node.op_type, *(sorted(operands) if node.op_type in COMMUTATIVE else operands)
+    return None

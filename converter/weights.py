@@ -1,0 +1,261 @@
+"""Weights from the checkpoint into one data file: bound, deduplicated, written in blocks, and checked."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.arrays import Array, extent, row_blocks
+from converter.errors import WeightError
+from converter.hashed_file import BLOCK_BYTES, HashedFile
+from converter.recipes import (
+    Constant,
+    Load,
+    RecipeTensor,
+    WeightRecipe,
+    bind,
+    evaluate,
+    leaves,
+    read,
+)
+from converter.records import ExportedGraph
+from converter.twins import find_twins, with_twins
+
+# Bytes. Below the first, a tensor stays in the graph; from the second on it starts on a page of its own, for mapping.
+INLINE = 1024
+_PAGED = 64 * 1024
+_PAGE, _LINE = 4096, 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A recipe, the name of the first initializer that asked for it, and where its value lies in the data file."""
+
+    name: str
+    recipe: WeightRecipe
+    offset: int
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """A written data file: its size in bytes, its SHA-256 and its tensors. Tensors of equal content share an offset."""
+
+    path: Path
+    size: int
+    sha256: str
+    tensors: tuple[StoredTensor, ...]
+    block_bytes: int = BLOCK_BYTES
+
+
+def bind_graph(graph: ExportedGraph, mapping: Mapping[str, WeightRecipe]) -> list[str]:
+    """Bind the recipe of every initializer, those of subgraphs included, to the checkpoint.
+
+    Returns the names of the checkpoint's tensors that the graph uses, sorted. Raises WeightError for a parameter that
+    `mapping` lacks or gives another shape.
+    """
+    used: set[str] = set()
+    for value in initializers(graph.model):
+        tensor = value.const_value
+        if not isinstance(tensor, RecipeTensor):
+            continue
+        try:
+            recipe = bind(tensor.recipe, mapping)
+        except WeightError as error:
+            near = _near_misses(tensor.recipe, mapping)
+            raise WeightError(
+                f"{graph.stem}, initializer {value.name!r}: {error.message}{near}", remedy=error.remedy
+            ) from error
+        value.const_value = RecipeTensor(recipe, name=value.name)
+        used.update(leaf.info.name for leaf in leaves(recipe) if isinstance(leaf, Load))
+    return sorted(used)
+
+
+def _near_misses(recipe: WeightRecipe, mapping: Mapping[str, WeightRecipe]) -> str:
+    """Names much like those of the parameters that are missing."""
+    missing = [
+        name for leaf in leaves(recipe) if (name := getattr(leaf, "name", None)) and name not in mapping
+    ]
+    close = [near for name in missing for near in difflib.get_close_matches(name, mapping, n=3)]
+    return f" (near misses: {', '.join(map(repr, close))})" if close else ""
+
+
+@contextmanager
+def naming(initializer: str | None) -> Iterator[None]:
+    """Within, a WeightError says which initializer it is about."""
+    try:
+        yield
+    except WeightError as error:
+        raise WeightError(f"initializer {initializer!r}: {error.message}", remedy=error.remedy) from error
+
+
+def initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """The initializers of a model's graph and of its subgraphs."""
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def write_data_file(
+    graphs: Sequence[ExportedGraph],
+    path: Path,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Progress | None = None,
+) -> DataLayout:
+    """Write the weights of all graphs to one file, each once, and point the initializers at it.
+
+    Equal recipes, and recipes over checkpoint tensors of equal content, are stored once. Tensors under a kibibyte and
+    constants of that size stay in the graphs. Without any larger one no file is written. `progress` is called with
+    bytes done and bytes in all. Memory: a few blocks. The same graphs give the same bytes.
+    """
+    wanted = _collect(graphs)
+    plan = _Plan.of(wanted)
+    if not plan.stored:
+        return DataLayout(path, 0, hashlib.sha256().hexdigest(), (), block_bytes)
+    with HashedFile(path, block_bytes) as file:
+        for recipe, offset in plan.stored.items():
+            file.pad_to(offset)
+            with naming(plan.names[recipe]):
+                append_tensor(file, recipe, plan.size, progress)
+    for value, recipe in wanted:
+        value.const_value = _external(value, recipe, path, plan.offset(recipe))
+    tensors = {
+        recipe: StoredTensor(str(value.name), recipe, plan.offset(recipe))
+        for value, recipe in reversed(wanted)
+    }
+    return DataLayout(path, plan.size, file.hexdigest, tuple(reversed(tensors.values())), block_bytes)
+
+
+def _collect(graphs: Sequence[ExportedGraph]) -> list[tuple[ir.Value, WeightRecipe]]:
+    """What goes to the data file. Small recipes are replaced by their values in the graph on the way."""
+    wanted: list[tuple[ir.Value, WeightRecipe]] = []
+    for graph in graphs:
+        for value in initializers(graph.model):
+            tensor = value.const_value
+            if isinstance(tensor, RecipeTensor):
+                if tensor.nbytes < INLINE:
+                    with naming(value.name):
+                        value.const_value = ir.Tensor(
+                            read(tensor.recipe), dtype=tensor.dtype, name=value.name
+                        )
+                else:
+                    wanted.append((value, tensor.recipe))
+            elif tensor is not None and tensor.nbytes >= INLINE and _is_plain(tensor):
+                wanted.append((value, Constant.of(tensor.numpy())))
+    return wanted
+
+
+def _is_plain(tensor: ir.TensorProtocol) -> bool:
+    """Whether its values are numbers of whole bytes."""
+    return tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth % 8 == 0
+
+
+def _external(value: ir.Value, recipe: WeightRecipe, path: Path, offset: int) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        path.name,
+        offset,
+        recipe.nbytes,
+        ir.DataType.from_numpy(recipe.dtype),
+        shape=ir.Shape(recipe.shape),
+        name=str(value.name),
+        base_dir=path.parent,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where each recipe goes: `stored` has the offsets of those written, `same` the ones whose content is another's."""
+
+    stored: Mapping[WeightRecipe, int]
+    same: Mapping[WeightRecipe, WeightRecipe]
+    names: Mapping[WeightRecipe, str]
+    size: int
+
+    @staticmethod
+    def of(wanted: Sequence[tuple[ir.Value, WeightRecipe]]) -> _Plan:
+        twins = find_twins(recipe for _, recipe in wanted)
+        stored: dict[WeightRecipe, int] = {}
+        same: dict[WeightRecipe, WeightRecipe] = {}
+        names: dict[WeightRecipe, str] = {}
+        size = 0
+        for value, recipe in wanted:
+            unified = same.setdefault(recipe, with_twins(recipe, twins))
+            if unified not in stored:
+                stored[unified] = aligned(size, recipe.nbytes)
+                size = stored[unified] + recipe.nbytes
+                names[unified] = str(value.name)
+        return _Plan(stored, same, names, size)
+
+    def offset(self, recipe: WeightRecipe) -> int:
+        return self.stored[self.same[recipe]]
+
+
+def aligned(position: int, nbytes: int) -> int:
+    """Where a tensor of this size starts in a data file that ends at `position`: large ones on a page, for mapping."""
+    alignment = _PAGE if nbytes >= _PAGED else _LINE
+    return -(-position // alignment) * alignment
+
+
+def append_tensor(file: HashedFile, recipe: WeightRecipe, total: int, progress: Progress | None) -> None:
+    """Write a recipe's value to the end of `file` in blocks; `total` is for the progress."""
+    for region in row_blocks(recipe.shape, recipe.dtype.itemsize, file.block_bytes):
+        size = extent(region)
+        buffer = file.buffer(math.prod(size) * recipe.dtype.itemsize)
+        evaluate(recipe, region, buffer.view(recipe.dtype).reshape(size))
+        file.append(buffer)
+        if progress is not None:
+            progress(file.position, total)
+
+
+def check_data(layout: DataLayout) -> int:
+    """Read every tensor back and compare it, bit for bit, with its recipe applied to the checkpoint.
+
+    Returns the number of recipes compared. Raises WeightError for the first difference, or a file of another size.
+    """
+    if not layout.tensors:
+        return 0
+    size = layout.path.stat().st_size
+    if size != layout.size:
+        raise WeightError(
+            f"{layout.path} has {size} bytes, {layout.size} were written", remedy="is the disk all right?"
+        )
+    with layout.path.open("rb", buffering=0) as file:
+        for tensor in layout.tensors:
+            _check_tensor(file, tensor, layout)
+    return len(layout.tensors)
+
+
+def _check_tensor(file: RawIOBase, tensor: StoredTensor, layout: DataLayout) -> None:
+    recipe = tensor.recipe
+    file.seek(tensor.offset)
+    for region in row_blocks(recipe.shape, recipe.dtype.itemsize, layout.block_bytes):
+        expected: Array = np.empty(extent(region), recipe.dtype)
+        evaluate(recipe, region, expected)
+        raw = expected.reshape(-1).view(np.uint8)
+        found = np.empty_like(raw)
+        read_fully(file, found)
+        if not np.array_equal(raw, found):
+            index = int(np.flatnonzero(raw != found)[0]) // recipe.dtype.itemsize
+            inside = np.unravel_index(index, extent(region)) if region else ()
+            where = tuple(int(at) + start for at, (start, _) in zip(inside, region, strict=True))
+            raise WeightError(
+                f"{layout.path.name}: tensor {tensor.name!r} differs from its source, first at index {where}",
+                remedy="the file was changed after it was written, or the disk is faulty: convert again",
+            )
+
+
+def read_fully(file: RawIOBase, out: Array) -> None:
+    """Fill a flat array of bytes from a raw file. A file that ends first leaves the rest as it was."""
+    view = memoryview(out)
+    while view and (count := file.readinto(view)):
+        view = view[count:]
