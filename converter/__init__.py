@@ -6,7 +6,24 @@ Everything public is named here and loaded on first use, so that importing the p
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converter.errors import ConverterError
+    from converter.hookspecs import hookimpl
+    from converter.pipeline import Report, convert
+    from converter.records import (
+        Architecture,
+        Axis,
+        Component,
+        DummyInputs,
+        GraphPass,
+        Output,
+        Size,
+        Tolerance,
+        Variant,
+    )
+    from converter.sources import TransformersModel
 
 _PUBLIC = {
     "Architecture": "converter.records",
@@ -25,7 +42,22 @@ _PUBLIC = {
     "hookimpl": "converter.hookspecs",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "Architecture",
+    "Axis",
+    "Component",
+    "ConverterError",
+    "DummyInputs",
+    "GraphPass",
+    "Output",
+    "Report",
+    "Size",
+    "Tolerance",
+    "TransformersModel",
+    "Variant",
+    "convert",
+    "hookimpl",
+]
 __version__ = "0.1.0"
 
 

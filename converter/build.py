@@ -11,7 +11,7 @@ from converter.export import trace, traced_size
 from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
-from converter.records import Architecture, Component, Dtype, ExportedGraph, GraphPass
+from converter.records import Architecture, Component, Dtype, ExportedGraph, GraphPass, Size
 from converter.skeleton import cast_skeleton, weightless
 
 if TYPE_CHECKING:
@@ -84,16 +84,44 @@ class Builder:
         cast_skeleton(model, self.settings.dtype)
         cut_config = getattr(model, "config", config)
         components = select(self.architecture.components(cut_config, self.task), self.stems)
-        return tuple(self._one(component, model, plan) for component in components)
+        made: dict[Any, ExportedGraph] = {}
+        graphs = []
+        for component in components:
+            size = traced_size(component, self.settings.sizes)
+            key = interface(component, size)
+            if key not in made:
+                made[key] = self._one(component, model, plan, size)
+                graphs.append(made[key])
+            else:
+                graphs.append(renamed(made[key], component.stem))
+        return tuple(graphs)
 
-    def _one(self, component: Component, model: nn.Module, plan: LayerPlan) -> ExportedGraph:
+    def _one(self, component: Component, model: nn.Module, plan: LayerPlan, size: Size) -> ExportedGraph:
         settings = self.settings
         with self.on_stage(f"trace {component.stem}"):
-            size = traced_size(component, settings.sizes)
             graph = trace(self.architecture, component, model, dtype=settings.dtype, opset=settings.opset, size=size)
         with self.on_stage(f"clean {component.stem}"):
             finish_graph(graph, plan, self.passes if settings.post_process else (), settings.dtype)
         return graph
+
+
+def interface(component: Component, size: Size) -> Any:
+    """What a trace depends on: two components with the same wrapper and the same interface have the same graph.
+
+    A unified graph differs from an image graph only in what callers may feed it.
+    """
+    inputs = component.inputs(size)
+    shapes = tuple(
+        (name, str(tensor.dtype), tuple(inputs.axes.get(name, {}).get(dim, n) for dim, n in enumerate(tensor.shape)))
+        for name, tensor in inputs.tensors.items()
+    )
+    outputs = tuple((output.name, tuple(sorted(output.axes.items()))) for output in component.outputs)
+    return component.wrapper, outputs, shapes
+
+
+def renamed(graph: ExportedGraph, stem: str) -> ExportedGraph:
+    """The same graph as another component's."""
+    return ExportedGraph(stem, graph.model.clone(), graph.scopes)
 
 
 def select(components: Sequence[Component], stems: Sequence[str]) -> list[Component]:

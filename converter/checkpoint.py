@@ -1,4 +1,4 @@
-"""A checkpoint folder, opened: its config and an index of where each tensor lies. Nothing is loaded or mapped."""
+"""A checkpoint folder, opened: its config and where each tensor lies. Nothing is loaded or mapped."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Read a folder's config.json and the headers of its weight files.
 
-    `source` is what the user called it, for messages and records; the folder's name if left out. Weights are one
-    `model.safetensors` or the shards of its index. With `allow_pickle` a `pytorch_model.bin` will do: it is read
-    with `weights_only=True`. Raises CheckpointError for whatever is missing, damaged or unsafe.
+    `source` is what the user called it, for messages and records; the folder's name if left out. Weights are
+    one `model.safetensors` or the shards of its index. With `allow_pickle` a `pytorch_model.bin` will do: it
+    is read with `weights_only=True`. Raises CheckpointError for whatever is missing, damaged or unsafe.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -67,9 +67,9 @@ def _index(folder: Path, *, allow_pickle: bool) -> dict[str, TensorInfo]:
         if allow_pickle:
             return index_pickles(folder)
         raise CheckpointError(
-            f"{folder} has its weights only as a pickle ({pickles[0].name}), a format that can run code when it is loaded",
-            remedy="`converter download MODEL --output DIR` turns it into safetensors; --allow-pickle reads it as it is, "
-            "tensors only",
+            f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is loaded",
+            remedy="`converter download MODEL --output DIR` turns it into safetensors; "
+            "--allow-pickle reads it as it is, tensors only",
         )
     raise CheckpointError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX}", remedy=_advice(folder))
 

@@ -26,14 +26,14 @@ from converter.errors import WeightError
 from converter.records import TensorInfo
 from converter.tensor_file import read_into, tensor_dtype
 
-# What one expression holds at a time besides its result, in bytes: enough for the disk, little enough for the cache.
+# What one expression holds besides its result, in bytes: enough for the disk, little enough for the cache.
 SCRATCH = 4 * 2**20
-# A wanted part of a row that is at least this long, in bytes, is read alone; shorter ones together with what is between.
+# Wanted parts of rows that are at least this long, in bytes, are read alone, shorter ones with what is between.
 _RUN = 64 * 1024
 
 
 class WeightRecipe:
-    """Base of the expressions. Every one knows the shape and dtype (numpy, ml_dtypes for bfloat16) of its result."""
+    """Base of the expressions. Each knows its shape and its dtype (numpy's, or ml_dtypes' for bfloat16)."""
 
     @property
     @abstractmethod
@@ -58,15 +58,19 @@ class WeightRecipe:
 
     @abstractmethod
     def fill(self, region: Region, out: Array) -> None:
-        """Write a region of the result into `out`, of the region's shape and any strides, converted to its dtype."""
+        """Write a region of the result into `out`, which has its shape and any strides and dtype."""
+
+
+def walk(recipe: WeightRecipe) -> Iterator[WeightRecipe]:
+    """An expression and all it is made of, outermost first, then from left to right."""
+    yield recipe
+    for source in recipe.sources:
+        yield from walk(source)
 
 
 def leaves(recipe: WeightRecipe) -> Iterator[WeightRecipe]:
     """The parameters, checkpoint tensors and constants an expression is made of, from left to right."""
-    if not recipe.sources:
-        yield recipe
-    for source in recipe.sources:
-        yield from leaves(source)
+    return (part for part in walk(recipe) if not part.sources)
 
 
 def origin(*recipes: WeightRecipe) -> str:
@@ -82,7 +86,7 @@ def origin(*recipes: WeightRecipe) -> str:
 
 @dataclass(frozen=True)
 class Parameter(WeightRecipe):
-    """A parameter of the model by name, not yet looked up in any checkpoint: what tracing leaves in a graph."""
+    """A parameter of the model by name, in no checkpoint yet: what tracing leaves in a graph."""
 
     name: str
     size: tuple[int, ...]

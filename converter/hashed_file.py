@@ -17,15 +17,16 @@ from converter.errors import PackageError
 Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 8 * 2**20
-# One being filled and written, one being hashed, one waiting.
-_BUFFERS = 3
+# One being filled and written while the other is being hashed.
+_BUFFERS = 2
 
 
 class HashedFile:
-    """A new file, open for appending: a context manager. `hexdigest` and `position` say what was written.
+    """A new file, open for appending: a context manager.
 
-    Nothing is synced to the disk: a package is moved into place as a folder, and one whose writing was interrupted is
-    thrown away. The mode is what the umask leaves of 0666. A disk error becomes a PackageError.
+    Nothing is synced to the disk: a package is moved into place as a folder, and one whose writing was
+    interrupted is thrown away. The mode is what the umask leaves of 0666. A disk error becomes a
+    PackageError.
     """
 
     def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
@@ -63,15 +64,16 @@ class HashedFile:
         return self._hash.hexdigest()
 
     def buffer(self, nbytes: int) -> Bytes:
-        """A buffer of this size to fill and hand to `append`. At most three are out at once; waits for a free one."""
+        """A buffer of this size to fill and hand to `append`. Waits for a free one."""
         found = self._free.get()
         if found is None or len(found) < nbytes:
+            found = None  # before the larger one is made, not after
             found = np.empty(max(nbytes, self.block_bytes), np.uint8)
         return found[:nbytes]
 
     def append(self, buffer: Bytes) -> None:
         """Write a buffer that `buffer` gave out; it must not be touched afterwards."""
-        self._write(memoryview(buffer))
+        self._write(buffer.data)
         self._last = self._hasher.submit(self._digest_and_free, buffer)
 
     def write(self, data: bytes) -> None:
@@ -84,8 +86,8 @@ class HashedFile:
         self.write(bytes(position - self.position))
 
     def _digest_and_free(self, buffer: Bytes) -> None:
-        self._hash.update(buffer)
-        whole = buffer.base
+        self._hash.update(buffer.data)
+        whole = buffer.base  # numpy keeps the array that owns the memory there, however often it was sliced
         self._free.put(whole if isinstance(whole, np.ndarray) else buffer)
 
     def _write(self, view: memoryview) -> None:

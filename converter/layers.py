@@ -1,8 +1,9 @@
 """Which layers of a model need tracing: lists of alike layers are cut to a few before tracing.
 
-Two layers are alike when everything their code could branch on is equal: classes, shapes, scalar attributes, buffers.
-Three of each kind stay: the first may create what all share, the second is the template, the third has to come out
-equal to the second (`converter.passes.stamp` checks). Layers of several kinds may alternate in any order.
+Two layers are alike when everything their code could branch on is equal: classes, shapes, scalar attributes,
+buffers. Three of each kind stay: the first may create what all share, the second is the template, the third
+has to come out equal to the second (`converter.passes.stamp` checks). Layers of several kinds may alternate
+in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from converter.signature import index_attributes, signatures
 # How many layers of a kind are traced.
 TRACED = 3
 
-# Names of configuration entries that count layers, that list positions of layers, that say how often a kind recurs.
+# Names of config entries that count layers, that list positions of layers, that say how often a kind recurs.
 COUNT = re.compile(r"layer|depth|block")
 POSITIONS = re.compile(r"(layer|block|attn|attention).*(index|indices|idx)|indexes$|indices$")
 PERIOD = re.compile(r"interval|pattern|period|every|freq|sparse_step")
@@ -47,10 +48,10 @@ class LayerPlan:
 
 
 def cut_layers(model: nn.Module) -> LayerPlan:
-    """Cut every list of alike layers of `model` in place, and what its modules and configs say about their number.
+    """Cut every list of alike layers of `model` in place, and what modules and configs say of their number.
 
-    Buffers must be real; parameters may be fake. Lists inside the layers of a cut list stay as they are, and so does a
-    list that would not become shorter.
+    Buffers must be real; parameters may be fake. Lists inside the layers of a cut list stay as they are, and
+    so does a list that would not become shorter.
     """
     shared = _shared_parameters(model)
     cuts: list[CutList] = []
@@ -101,15 +102,15 @@ def _shared_parameters(model: nn.Module) -> set[int]:
     return shared
 
 
-# --- classes ---------------------------------------------------------------------------------------------------------
+# --- which layers are alike ---
 
 
 def _classes(lists: Sequence[nn.ModuleList], holders: Sequence[Any]) -> tuple[int, ...]:
-    """The kind of each position: equal where the layers there, and what their model says about them, are equal."""
+    """The kind of each position: equal where the layers are, and what their model says about them."""
     total = len(lists[0])
     keys: list[list[Hashable]] = [[] for _ in range(total)]
-    for layers in lists:
-        for key, signature in zip(keys, signatures(list(layers), index_attributes(list(layers))), strict=True):
+    for layers in map(list, lists):
+        for key, signature in zip(keys, signatures(layers, index_attributes(layers)), strict=True):
             key.append(signature)
     for holder in holders:
         for values in _per_layer(holder, total).values():
@@ -125,7 +126,7 @@ def _classes(lists: Sequence[nn.ModuleList], holders: Sequence[Any]) -> tuple[in
     return tuple(range(total)) if hidden_period else classes
 
 
-def _per_layer(holder: Any, total: int) -> dict[str, Sequence[Any]]:
+def _per_layer(holder: Any, total: int) -> dict[str, Any]:
     """Entries with one scalar for each layer: `layer_types`, `no_rope_layers`."""
     return {
         name: value
@@ -151,31 +152,33 @@ def _positions(holder: Any, total: int) -> dict[str, Any]:
 
 
 def _has_period(holder: Any, total: int) -> bool:
-    return any(
-        type(value) is int and 1 < value < total and PERIOD.search(name) for name, value in vars(holder).items()
-    )
+    periods = (value for name, value in vars(holder).items() if PERIOD.search(name))
+    return any(type(value) is int and 1 < value < total for value in periods)
 
 
-# --- who else knows the number of layers -----------------------------------------------------------------------------
+# --- who else knows the number of layers ---
 
 
 def _holders(model: nn.Module, path: str, total: int) -> list[Any]:
     """Objects that know of the list at `path`: the module that owns it and the configs that describe it.
 
-    The nearest config that counts `total` layers describes it. So do configs of the same class further up: a model of
-    two stacks may give each a copy of its own.
+    The nearest config that counts `total` layers describes it. So do configs of the same class further up: a
+    model of two stacks may give each a copy of its own.
     """
     parents = [model]
     for name in path.split(".")[:-1]:
         parents.append(parents[-1].get_submodule(name))
-    configs = [module.config for module in reversed(parents) if hasattr(getattr(module, "config", None), "__dict__")]
+    found = [getattr(module, "config", None) for module in reversed(parents)]
+    configs = [config for config in found if hasattr(config, "__dict__")]
     nearest = next((config for config in configs if _counts(config, path, total)), None)
     holders: list[Any] = [parents[-1]]
     if nearest is not None:
-        found = [other for config in configs for other in _nested(config) if type(other) is type(nearest)]
-        same = [other for other in found if other is nearest]
-        copies = [config for config in configs if type(config) is type(nearest) and config is not nearest]
-        holders += [nearest, *(copies if same else found)]
+        # A nested config counts only if its stack has a copy instead of it.
+        for config in configs:
+            within = [other for other in _nested(config) if type(other) is type(nearest)]
+            holders += [config] * (type(config) is type(nearest))
+            holders += [] if any(other is nearest for other in within) else within
+        holders.append(nearest)
     unique = {id(holder): holder for holder in holders}
     return list(unique.values())
 
@@ -192,22 +195,20 @@ def _counts(holder: Any, path: str, total: int) -> list[str]:
 
     A config of an encoder and a decoder counts both; the path says which is meant.
     """
-    names = [name for name, value in vars(holder).items() if type(value) is int and value == total and COUNT.search(name)]
+    entries = vars(holder).items()
+    names = [name for name, value in entries if type(value) is int and value == total and COUNT.search(name)]
     other = "encoder" if "decoder" in path else "decoder" if "encoder" in path else None
     return [name for name in names if other is None or other not in name]
 
 
 def _renumber(holder: Any, path: str, kept: Sequence[int], total: int) -> None:
-    """Make `holder` describe the kept layers. Past its own setters, which check the entries against each other."""
-    entries = vars(holder)
-    changed: dict[str, Any] = {
-        name: type(values)(kept.index(value) for value in values if value in kept)
-        for name, values in _positions(holder, total).items()
-    }
+    """Make `holder` describe the kept layers. Its setters are avoided: they check entries one by one."""
+    changed: dict[str, Any] = dict.fromkeys(_counts(holder, path, total), len(kept))
+    for name, positions in _positions(holder, total).items():
+        changed[name] = type(positions)(kept.index(value) for value in positions if value in kept)
     for name, values in _per_layer(holder, total).items():
-        changed[name] = type(values)(values[position] for position in kept)
-    changed.update(dict.fromkeys(_counts(holder, path, total), len(kept)))
-    entries.update(changed)
+        changed[name] = type(values)([values[position] for position in kept])
+    vars(holder).update(changed)
 
 
 def _shorten(layers: nn.ModuleList, kept: Sequence[int]) -> None:
@@ -218,6 +219,6 @@ def _shorten(layers: nn.ModuleList, kept: Sequence[int]) -> None:
         modules = dict(layer.named_modules())
         for index in indices:
             if index.path in modules and index.name in vars(modules[index.path]):
-                vars(modules[index.path])[index.name] = position + index.offset
+                modules[index.path].__dict__[index.name] = position + index.offset
     layers._modules.clear()
     layers._modules.update({str(position): layer for position, layer in enumerate(remaining)})

@@ -1,4 +1,4 @@
-"""Anybody's ONNX model with its external data scattered over many files: the same model with one data file."""
+"""Anybody's ONNX model with external data in many files: the same model with one data file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from converter.errors import PackageError, UsageError
 from converter.hashed_file import HashedFile
@@ -29,11 +29,12 @@ class _Span:
 
 
 def merge_data(model_path: Path, output_dir: Path) -> list[Path]:
-    """Write `output_dir/<name>.onnx` and, if it has external data, `<name>.onnx_data`; return the files written.
+    """Write `<name>.onnx` and, if it has external data, `<name>.onnx_data`; return the files written.
 
-    All tensors with external data are merged: those of subgraphs, functions and attributes too; bytes that several
-    share are written once. Existing targets are refused, and a failure leaves neither file. Memory: the model without
-    its external data, and a few blocks. Raises PackageError for a model or data that cannot be trusted or read.
+    All tensors with external data are merged: those of subgraphs, functions and attributes too; bytes that
+    several share are written once. Existing targets are refused, and a failure leaves neither file. Memory:
+    the model without its external data, and a few blocks. Raises PackageError for a model or data that cannot
+    be trusted or read.
     """
     model = _load(model_path)
     target = output_dir / f"{model_path.stem}.onnx"
@@ -110,7 +111,7 @@ def _span(tensor: onnx.TensorProto, model_path: Path) -> _Span:
         ) from error
     if length != expected or offset < 0:
         raise PackageError(
-            f"{model_path.name}: tensor {tensor.name!r} takes {expected} bytes, {length} at {offset} are referred to"
+            f"{model_path.name}: tensor {tensor.name!r} takes {expected} bytes, not {length} at {offset}"
         )
     size = file.stat().st_size
     if offset + length > size:
@@ -123,18 +124,18 @@ def _span(tensor: onnx.TensorProto, model_path: Path) -> _Span:
 
 def _nbytes(tensor: onnx.TensorProto, model_path: Path) -> int:
     try:
-        bits = ir.DataType(tensor.data_type).bitwidth
+        bits = int(ir.DataType(tensor.data_type).bitwidth)
     except (ValueError, TypeError) as error:
         raise PackageError(f"{model_path.name}: tensor {tensor.name!r} has data of no fixed size") from error
     if any(size < 0 for size in tensor.dims):
         raise PackageError(f"{model_path.name}: tensor {tensor.name!r} has the shape {list(tensor.dims)}")
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return -(-math.prod(map(int, tensor.dims)) * bits // 8)
 
 
 def _inside(location: str, name: str, model_path: Path) -> Path:
-    """The file of a location, which must lie in the model's folder, links resolved, or in the blobs of its hub cache."""
+    """The file of a location: in the model's folder, links resolved, or in the blobs of its hub cache."""
     path = PurePosixPath(location)
-    folder = Path(os.path.abspath(model_path)).parent
+    folder = Path.cwd().joinpath(model_path).parent
     homes = [folder.resolve()]
     homes += [parent.parent / "blobs" for parent in folder.parents if parent.name == "snapshots"]
     file = folder / location

@@ -1,7 +1,8 @@
 """An ONNX file, written as protobuf by hand where it holds weights, so that they are never in memory at once.
 
-A message may have its fields in any order, and a length-delimited field is a tag, a length and that many bytes: the
-graph, its initializers and their data are such fields. https://protobuf.dev/programming-guides/encoding/
+A message may have its fields in any order, and a length-delimited field is a tag, a length and that many
+bytes: the graph, its initializers and their data are such fields.
+https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def write_model(
 ) -> str:
     """Write a model to one .onnx file and return the file's SHA-256.
 
-    With `embed`, weights that are still recipes are streamed into the file; else there must be none, and what lies in
-    a data file is referred to. Memory: the graph without weights, and a few blocks. Recipes of subgraphs are lifted
-    into the main graph. The same model gives the same bytes.
+    With `embed`, weights that are still recipes are streamed into the file; else there must be none, and what
+    lies in a data file is referred to. Memory: the graph without weights, and a few blocks. Recipes of
+    subgraphs are lifted into the main graph. The same model gives the same bytes.
     """
     plan = _plan(model)
     if plan.tensors and not embed:
@@ -71,7 +72,7 @@ class _Streamed:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The encoded parts of a file: all of the model but the graph, all of the graph but the streamed initializers."""
+    """The encoded parts of a file: the model without its graph, the graph without what is streamed."""
 
     model: bytes
     graph: bytes
@@ -121,7 +122,7 @@ def _plan(model: ir.Model) -> _Plan:
 
 @contextmanager
 def _without_values(model: ir.Model) -> Iterator[dict[str, WeightRecipe]]:
-    """Within, recipe initializers are references to nowhere, which serialise without data. Gives their recipes."""
+    """Within, recipe initializers refer to nowhere and serialise without data. Gives their recipes."""
     hidden = [
         (value, value.const_value)
         for value in initializers(model)
@@ -144,7 +145,7 @@ def _head(initializer: onnx.TensorProto, nbytes: int) -> bytes:
     fields.CopyFrom(initializer)
     fields.ClearField("external_data")
     fields.ClearField("data_location")
-    body = fields.SerializeToString(deterministic=True) + _field(
+    body: bytes = fields.SerializeToString(deterministic=True) + _field(
         onnx.TensorProto.RAW_DATA_FIELD_NUMBER, nbytes
     )
     return _field(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, len(body) + nbytes) + body

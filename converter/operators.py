@@ -1,4 +1,4 @@
-"""Weight recipes that rearrange, convert or combine others, evaluated region by region without intermediate copies."""
+"""Weight recipes that rearrange, convert or combine others, evaluated without intermediate copies."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Slice(WeightRecipe):
         shape = self.source.shape
         if not 0 <= self.axis < len(shape) or not 0 <= self.start <= self.stop <= shape[self.axis]:
             raise WeightError(
-                f"cannot slice {self.start}:{self.stop} along axis {self.axis} of {shape}{origin(self.source)}"
+                f"cannot take {self.start}:{self.stop} along axis {self.axis} of {shape}{origin(self.source)}"
             )
 
     @property
@@ -187,8 +187,9 @@ class Stack(WeightRecipe):
     def fill(self, region: Region, out: Array) -> None:
         low, high = region[self.axis]
         inner = (*region[: self.axis], *region[self.axis + 1 :])
+        side_by_side = np.moveaxis(out, self.axis, 0)
         for index in range(low, high):
-            self.parts[index].fill(inner, out[(*[slice(None)] * self.axis, index - low, ...)])
+            self.parts[index].fill(inner, side_by_side[index - low, ...])
 
 
 def _cannot_join(verb: str, parts: tuple[WeightRecipe, ...], axis: int) -> WeightError:
@@ -198,9 +199,10 @@ def _cannot_join(verb: str, parts: tuple[WeightRecipe, ...], axis: int) -> Weigh
 
 @dataclass(frozen=True)
 class AddLowRank(WeightRecipe):
-    """`base + scale * b @ a`, in float32, in the dtype of `base`: a matrix with a low-rank adapter merged into it.
+    """`base + scale * b @ a`, computed in float32: a matrix with a low-rank adapter merged into it.
 
-    base (out, in), a (rank, in), b (out, rank). Hu et al., LoRA, https://arxiv.org/abs/2106.09685
+    base (out, in), a (rank, in), b (out, rank); the result has the dtype of `base`.
+    Hu et al., LoRA, https://arxiv.org/abs/2106.09685
     """
 
     base: WeightRecipe
@@ -226,7 +228,8 @@ class AddLowRank(WeightRecipe):
         return (self.base, self.a, self.b)
 
     def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return AddLowRank(*sources, self.scale)
+        base, a, b = sources
+        return AddLowRank(base, a, b, self.scale)
 
     def fill(self, region: Region, out: Array) -> None:
         (low, high), columns = region

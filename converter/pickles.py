@@ -1,7 +1,7 @@
-"""Checkpoints that are pickles (`pytorch_model.bin`): where their tensors lie, and rewriting them as safetensors.
+"""Pickled checkpoints (`pytorch_model.bin`): where their tensors lie, and rewriting them as safetensors.
 
-Only `torch.load(weights_only=True)` ever reads one, and it reads no tensor data: the zip archive that torch writes keeps
-each storage uncompressed at a known offset, from where it is read like any checkpoint's.
+Only `torch.load(weights_only=True)` ever reads one, and it reads no tensor data: the zip archive that torch
+writes keeps each storage uncompressed at a known offset, from where it is read like any checkpoint's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEDY = "load it with the library that wrote it, and save it as safetensors"
 
 
 def pickle_files(folder: Path) -> list[Path]:
-    """The pickled weight files of a folder in a fixed order, shards as the index names them; none without any."""
+    """The pickled weight files of a folder, sorted; where there is an index, those that it names."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
@@ -45,8 +45,8 @@ def pickle_files(folder: Path) -> list[Path]:
 def index_pickles(folder: Path) -> dict[str, TensorInfo]:
     """Where each tensor of a pickled checkpoint lies in its files. Nothing is loaded.
 
-    Raises CheckpointError for a file that torch's restricted unpickler refuses, and for tensors that do not lie in
-    one piece in a file.
+    Raises CheckpointError for a file that torch's restricted unpickler refuses, and for tensors that do not
+    lie in one piece in a file.
     """
     tensors: dict[str, TensorInfo] = {}
     for path in pickle_files(folder):
@@ -54,7 +54,7 @@ def index_pickles(folder: Path) -> dict[str, TensorInfo]:
         if loose:
             raise CheckpointError(
                 f"{path.name}: tensor {loose[0]!r} does not lie in one piece in the file",
-                remedy="`converter download MODEL --output DIR` rewrites the checkpoint as safetensors; convert that",
+                remedy="`converter download MODEL --output DIR` rewrites it as safetensors; convert that",
             )
         tensors |= placed
     return tensors
@@ -63,9 +63,10 @@ def index_pickles(folder: Path) -> dict[str, TensorInfo]:
 def pickle_to_safetensors(folder: Path, target_folder: Path) -> list[Path]:
     """Rewrite a pickled checkpoint as safetensors files, in blocks, and return the files written.
 
-    Each pickle becomes a safetensors file, several of them with an index. A tensor that is stored under several names
-    is written under the first; the others are named in the file's metadata. Raises as `index_pickles` does, but
-    tensors that do not lie in one piece are loaded and straightened, one file at a time.
+    Each pickle becomes a safetensors file, several of them with an index. A tensor that is stored under
+    several names is written under the first; the others are named in the file's metadata. Raises as
+    `index_pickles` does, but tensors that do not lie in one piece are loaded and straightened, one file at a
+    time.
     """
     target_folder.mkdir(parents=True, exist_ok=True)
     places: dict[str, str] = {}
@@ -190,7 +191,7 @@ def _stored_records(path: Path) -> dict[int, int]:
             if record.filename.endswith("/byteorder") and archive.read(record) != b"little":
                 return {}
             if record.compress_type == zipfile.ZIP_STORED:
-                # The local header repeats the name and has extra fields of its own, which pad the data.
+                # The local header repeats the name and has extra fields of its own.
                 file.seek(record.header_offset + 26)
                 name, extra = int.from_bytes(file.read(2), "little"), int.from_bytes(file.read(2), "little")
                 found[record.header_offset + 30 + name + extra] = record.file_size

@@ -1,7 +1,7 @@
 """How a tensor of a graph comes from tensors of a checkpoint: small expressions, evaluated in blocks.
 
-Recipes are values: equal recipes are one stored tensor, whatever the initializers are called. Graph passes edit
-recipes, never bytes; nothing here holds weights for longer than one block.
+Recipes are values: equal recipes are one stored tensor, whatever the initializers are called. Graph passes
+edit recipes, never bytes; nothing here holds weights for longer than one block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx_ir._core import TensorBase
 
 from converter.arrays import Array, Region, extent, row_blocks, whole
 from converter.errors import WeightError
-from converter.expressions import Constant, Load, Parameter, Reshape, WeightRecipe, leaves, origin
+from converter.expressions import Constant, Load, Parameter, Reshape, WeightRecipe, leaves, origin, walk
 from converter.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
 
 __all__ = [
@@ -37,13 +37,15 @@ __all__ = [
     "leaves",
     "read",
     "simplify",
+    "walk",
 ]
 
 
 def bind(recipe: WeightRecipe, mapping: Mapping[str, WeightRecipe]) -> WeightRecipe:
     """Replace every `Parameter` by its recipe over the checkpoint, cast to the dtype the graph expects.
 
-    The result is in its simplest form. Raises WeightError for a parameter that `mapping` lacks or gives another shape.
+    The result is in its simplest form. Raises WeightError for a parameter that `mapping` lacks or gives
+    another shape.
     """
     if isinstance(recipe, Parameter):
         return simplify(Cast(_find(recipe, mapping), recipe.dtype))
@@ -61,21 +63,22 @@ def _find(parameter: Parameter, mapping: Mapping[str, WeightRecipe]) -> WeightRe
         )
     if found.shape != parameter.shape:
         raise WeightError(
-            f"parameter {parameter.name!r} has shape {parameter.shape}, the checkpoint gives {found.shape}{origin(found)}",
+            f"parameter {parameter.name!r} has shape {parameter.shape}, "
+            f"the checkpoint gives {found.shape}{origin(found)}",
             remedy="config.json and the weights do not belong together: download both again",
         )
     return found
 
 
 def simplify(recipe: WeightRecipe) -> WeightRecipe:
-    """The simplest expression of the same value, so that equal values are equal recipes as far as can be seen."""
+    """The simplest expression of the same value, so that equal values are equal recipes."""
     if not recipe.sources:
         return recipe
     return _simpler(recipe.over(*(simplify(source) for source in recipe.sources)))
 
 
 def _simpler(recipe: WeightRecipe) -> WeightRecipe:
-    """Simplify the outermost operation of a recipe whose sources are simple. Casts move outwards, past the others."""
+    """Simplify the outermost operation of a recipe whose sources are simple. Casts move outwards."""
     match recipe:
         case Transpose() | Reshape() | Slice() if isinstance(recipe.source, Cast):
             return _simpler(Cast(_simpler(recipe.over(recipe.source.source)), recipe.source.kind))
@@ -106,10 +109,10 @@ def _simpler_cast(recipe: Cast) -> WeightRecipe:
 def blocks(recipe: WeightRecipe, max_bytes: int) -> Iterator[Array]:
     """Evaluate a bound recipe as consecutive C-contiguous blocks, each of at most `max_bytes`.
 
-    A block is a run of rows (axis 0); of a row larger than `max_bytes` it is a part, with leading axes of size 1.
-    Concatenated in order, the blocks' elements are the tensor's. Memory: one block and a few times
-    `converter.expressions.SCRATCH`. Raises WeightError where a value does not fit the dtype, CheckpointError where the
-    checkpoint cannot be read.
+    A block is a run of rows (axis 0); of a row larger than `max_bytes` it is a part, with leading axes of
+    size 1. Concatenated in order, the blocks' elements are the tensor's. Memory: one block and a few times
+    `converter.expressions.SCRATCH`. Raises WeightError where a value does not fit the dtype, CheckpointError
+    where the checkpoint cannot be read.
     """
     for region in row_blocks(recipe.shape, recipe.dtype.itemsize, max_bytes):
         block: Array = np.empty(extent(region), recipe.dtype)
@@ -136,26 +139,14 @@ def read(recipe: WeightRecipe) -> Array:
 
 
 class RecipeTensor(TensorBase):
-    """What stands in a graph for a weight: name, shape and dtype as any tensor's, and a recipe instead of data."""
+    """What stands in a graph for a weight: name, shape and dtype as any tensor's, a recipe for its data."""
 
     def __init__(self, recipe: WeightRecipe, name: str | None = None) -> None:
         super().__init__(name=name)
         self.recipe = recipe
-        self._dtype = ir.DataType.from_numpy(recipe.dtype)
-        self._shape = ir.Shape(recipe.shape)
-        self._shape.freeze()
-
-    @property
-    def dtype(self) -> ir.DataType:
-        return self._dtype
-
-    @property
-    def shape(self) -> ir.Shape:
-        return self._shape
-
-    @property
-    def raw(self) -> WeightRecipe:
-        return self.recipe
+        self.raw = recipe
+        self.dtype = ir.DataType.from_numpy(recipe.dtype)
+        self.shape = ir.Shape(recipe.shape)
 
     def numpy(self) -> NoReturn:
         raise WeightError(

@@ -75,7 +75,7 @@ def parity_record(report: ParityReport) -> dict[str, Any]:
     return {
         "mode": report.mode,
         "why": report.why,
-        "passed": report.passed,
+        "passed": report.proven,
         "tensors_checked": report.tensors_checked,
         "sizes": sorted({f"{row.component}: {row.size}" for row in report.comparisons}),
         "worst": [asdict(row) for row in worst.values()],

@@ -184,6 +184,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise UsageError(f"architecture name {self.name!r} must be a Python identifier: it names a file")
+        if isinstance(self.model_types, str):
+            raise UsageError(f"architecture {self.name!r}: model_types is a tuple of names, not one string")
         if not self.variants or not all(self.variants.values()):
             raise UsageError(f"architecture {self.name!r} must declare at least one task, each with a variant")
 
@@ -264,4 +266,10 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing that was compared differs. With mode `off` nothing was, which proves nothing."""
         return all(row.passed for row in self.comparisons)
+
+    @property
+    def proven(self) -> bool:
+        """Whether something was compared and all of it held."""
+        return self.mode != "off" and bool(self.comparisons) and self.passed

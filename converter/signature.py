@@ -1,7 +1,7 @@
 """What the code of a module can branch on, as a value: modules of equal signature trace alike.
 
-Names and shapes of parameters count, their values do not. Everything else counts with its value: buffers, scalar
-attributes, functions, the objects a module holds. Dropout does not count: it is the identity in a model that runs.
+Names and shapes of parameters count, their values do not. Everything else counts with its value: buffers,
+scalar attributes, functions, the objects a module holds. Dropout does not count: a model that runs has none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-# What every nn.Module has: hooks, registries, the training flag. Submodules, parameters and buffers are read apart.
+# What every nn.Module has: hooks, the training flag, and what is read apart: submodules, parameters, buffers.
 INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -127,7 +127,7 @@ def _digest(tensor: torch.Tensor) -> Hashable:
     if isinstance(tensor, (FakeTensor, nn.Parameter)) or tensor.is_meta:
         return described
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return *described, hashlib.sha256(data).hexdigest()
+    return *described, hashlib.sha256(data.tobytes()).hexdigest()
 
 
 def _qualified(named: Any) -> str:

@@ -62,9 +62,24 @@ def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> None:
 
 
 def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:
-    """Give every floating-point parameter and buffer the dtype to trace in. Fake parameters stay fake."""
-    if dtype != "fp32":
-        model.to(TORCH_DTYPES[dtype])
+    """Give every floating-point parameter, and every buffer a checkpoint stores, the dtype to trace in.
+
+    Other buffers stay as they are: a rotary table in half precision is off by radians far from the start. Fake
+    parameters stay fake, tied ones one object.
+    """
+    kind = TORCH_DTYPES[dtype]
+    if kind is torch.float32:
+        return
+    cast: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_floating_point():
+                if id(parameter) not in cast:
+                    cast[id(parameter)] = (parameter, nn.Parameter(parameter.detach().to(kind), requires_grad=False))
+                module._parameters[name] = cast[id(parameter)][1]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                module._buffers[name] = buffer.to(kind)
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:

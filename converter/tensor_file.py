@@ -1,4 +1,4 @@
-"""safetensors files, read by position: the header into an index, tensors in pieces, never a mapping of the file.
+"""safetensors files, read by position: the header into an index, tensors in pieces, nothing mapped.
 
 Format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes without gaps.
 https://huggingface.co/docs/safetensors
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -48,7 +48,7 @@ _DOWNLOAD_AGAIN = "the file is incomplete or damaged: download it again"
 
 
 def tensor_dtype(info: TensorInfo) -> DType:
-    """The numpy (or ml_dtypes) dtype of a checkpoint tensor. Raises CheckpointError for one that numpy cannot hold."""
+    """The numpy (or ml_dtypes) dtype of a checkpoint tensor. Raises CheckpointError where there is none."""
     found = DTYPES.get(info.dtype)
     if found is None:
         raise CheckpointError(
@@ -80,7 +80,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     _check_layout(path, infos, 8 + length, size)
     tensors = {info.name: info for info in infos}
     # A tensor under several names is stored once; the metadata maps its other names to the stored one.
-    for alias, name in (entries.get("__metadata__") or {}).items():
+    for alias, name in _strings(entries.get("__metadata__")).items():
         if name in tensors and alias not in tensors:
             tensors[alias] = replace(tensors[name], name=alias)
     return tensors
@@ -132,7 +132,12 @@ def _entry(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     return info
 
 
-def _sizes(value: Any) -> bool:
+def _strings(metadata: Any) -> Mapping[str, str]:
+    found = metadata if isinstance(metadata, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
+def _sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
@@ -142,7 +147,7 @@ def _check_layout(path: Path, infos: Iterable[TensorInfo], start: int, size: int
     for info in infos:
         if info.offset + info.length > size:
             raise CheckpointError(
-                f"{path.name}: tensor {info.name!r} ends at byte {info.offset + info.length}, the file at {size}",
+                f"{path.name}: tensor {info.name!r} ends at {info.offset + info.length}, the file at {size}",
                 remedy=_DOWNLOAD_AGAIN,
             )
         if info.offset != end:
@@ -158,8 +163,8 @@ def _check_layout(path: Path, infos: Iterable[TensorInfo], start: int, size: int
 
 
 def read_into(info: TensorInfo, start: int, out: Array) -> None:
-    """Fill `out`, C-contiguous and of the tensor's dtype, with the tensor's elements from number `start` on."""
-    view = memoryview(out.reshape(-1).view(np.uint8))
+    """Fill `out`, C-contiguous and of the tensor's dtype, with its elements from number `start` on."""
+    view = out.reshape(-1).view(np.uint8).data
     position = info.offset + start * out.itemsize
     if position + len(view) > info.offset + info.length:
         raise CheckpointError(f"{info.file.name}: tensor {info.name!r} has no element {start + out.size - 1}")
@@ -178,7 +183,7 @@ def read_into(info: TensorInfo, start: int, out: Array) -> None:
 
 
 def read_block(info: TensorInfo, start_row: int, stop_row: int) -> Array:
-    """Rows `start_row` to `stop_row` (axis 0) of a checkpoint tensor, as stored. A scalar has the one row 0 to 1."""
+    """Rows `start_row` to `stop_row` (axis 0) of a checkpoint tensor, as stored. A scalar has one row."""
     shape = info.shape or (1,)
     if not 0 <= start_row <= stop_row <= shape[0]:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Checkpoint tensors of equal content, found without hashing all of them: tied weights that were stored twice."""
+"""Checkpoint tensors of equal content, such as tied weights that were stored twice, found cheaply."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_weight_map(path: Path) -> dict[str, str]:
-    """Tensor name -> file name, from an index of shards. Raises CheckpointError for one that names other folders."""
+    """Tensor name -> file name, from an index of shards. A file outside its folder is a CheckpointError."""
     places = read_object(path).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise CheckpointError(f"{path} has no usable weight_map", remedy=DOWNLOAD_AGAIN)
@@ -35,7 +35,7 @@ def read_weight_map(path: Path) -> dict[str, str]:
 
 
 def _check_inside(name: str, index: str) -> None:
-    """Refuse a path that leaves its folder. Only the text counts: a hub cache's files are links to its blobs."""
+    """Refuse a path that leaves its folder. Only its text counts: a hub cache's files are links to blobs."""
     path = PurePosixPath(name)
     if not name or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts:
         raise CheckpointError(

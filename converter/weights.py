@@ -14,33 +14,39 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from converter.arrays import Array, extent, row_blocks
+from converter.arrays import Array, Region, extent, row_blocks
 from converter.errors import WeightError
-from converter.hashed_file import BLOCK_BYTES, HashedFile
+from converter.hashed_file import BLOCK_BYTES, Bytes, HashedFile
 from converter.recipes import (
     Constant,
     Load,
     RecipeTensor,
+    Transpose,
     WeightRecipe,
     bind,
     evaluate,
     leaves,
     read,
+    walk,
 )
 from converter.records import ExportedGraph
 from converter.twins import find_twins, with_twins
 
-# Bytes. Below the first, a tensor stays in the graph; from the second on it starts on a page of its own, for mapping.
+# Bytes. Below the first, a tensor stays in the graph; from the second on it starts on a page, for mapping.
 INLINE = 1024
 _PAGED = 64 * 1024
 _PAGE, _LINE = 4096, 64
+# Each block of a transposed tensor reads the whole source again: few large blocks. Most matrices are one.
+_TURNED_BLOCK = 64 * 2**20
+# What is compared at a time on checking.
+_COMPARED = 4 * 2**20
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A recipe, the name of the first initializer that asked for it, and where its value lies in the data file."""
+    """A recipe, the first initializer that asked for it, and where its value lies in the data file."""
 
     name: str
     recipe: WeightRecipe
@@ -49,7 +55,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class DataLayout:
-    """A written data file: its size in bytes, its SHA-256 and its tensors. Tensors of equal content share an offset."""
+    """A written data file, its size in bytes and its tensors. Those of equal content share an offset."""
 
     path: Path
     size: int
@@ -61,8 +67,8 @@ class DataLayout:
 def bind_graph(graph: ExportedGraph, mapping: Mapping[str, WeightRecipe]) -> list[str]:
     """Bind the recipe of every initializer, those of subgraphs included, to the checkpoint.
 
-    Returns the names of the checkpoint's tensors that the graph uses, sorted. Raises WeightError for a parameter that
-    `mapping` lacks or gives another shape.
+    Returns the names of the checkpoint's tensors that the graph uses, sorted. Raises WeightError for a
+    parameter that `mapping` lacks or gives another shape.
     """
     used: set[str] = set()
     for value in initializers(graph.model):
@@ -114,9 +120,10 @@ def write_data_file(
 ) -> DataLayout:
     """Write the weights of all graphs to one file, each once, and point the initializers at it.
 
-    Equal recipes, and recipes over checkpoint tensors of equal content, are stored once. Tensors under a kibibyte and
-    constants of that size stay in the graphs. Without any larger one no file is written. `progress` is called with
-    bytes done and bytes in all. Memory: a few blocks. The same graphs give the same bytes.
+    Equal recipes, and recipes over checkpoint tensors of equal content, are stored once. Tensors under a
+    kibibyte and constants of that size stay in the graphs. Without any larger one no file is written.
+    `progress` is called with bytes done and bytes in all. Memory: a few blocks. The same graphs give the same
+    bytes.
     """
     wanted = _collect(graphs)
     plan = _Plan.of(wanted)
@@ -174,7 +181,7 @@ def _external(value: ir.Value, recipe: WeightRecipe, path: Path, offset: int) ->
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where each recipe goes: `stored` has the offsets of those written, `same` the ones whose content is another's."""
+    """Where each recipe goes: `same` gives the equal one that is written, `stored` its offset."""
 
     stored: Mapping[WeightRecipe, int]
     same: Mapping[WeightRecipe, WeightRecipe]
@@ -201,14 +208,14 @@ class _Plan:
 
 
 def aligned(position: int, nbytes: int) -> int:
-    """Where a tensor of this size starts in a data file that ends at `position`: large ones on a page, for mapping."""
+    """Where a tensor of this size starts in a data file that ends at `position`: large ones on a page."""
     alignment = _PAGE if nbytes >= _PAGED else _LINE
     return -(-position // alignment) * alignment
 
 
 def append_tensor(file: HashedFile, recipe: WeightRecipe, total: int, progress: Progress | None) -> None:
     """Write a recipe's value to the end of `file` in blocks; `total` is for the progress."""
-    for region in row_blocks(recipe.shape, recipe.dtype.itemsize, file.block_bytes):
+    for region in _regions(recipe, file.block_bytes):
         size = extent(region)
         buffer = file.buffer(math.prod(size) * recipe.dtype.itemsize)
         evaluate(recipe, region, buffer.view(recipe.dtype).reshape(size))
@@ -217,10 +224,18 @@ def append_tensor(file: HashedFile, recipe: WeightRecipe, total: int, progress: 
             progress(file.position, total)
 
 
+def _regions(recipe: WeightRecipe, block_bytes: int) -> Iterator[Region]:
+    turned = any(isinstance(part, Transpose) for part in walk(recipe))
+    return row_blocks(
+        recipe.shape, recipe.dtype.itemsize, max(block_bytes, _TURNED_BLOCK) if turned else block_bytes
+    )
+
+
 def check_data(layout: DataLayout) -> int:
     """Read every tensor back and compare it, bit for bit, with its recipe applied to the checkpoint.
 
-    Returns the number of recipes compared. Raises WeightError for the first difference, or a file of another size.
+    Returns the number of recipes compared. Raises WeightError for the first difference, or a file of another
+    size.
     """
     if not layout.tensors:
         return 0
@@ -238,15 +253,12 @@ def check_data(layout: DataLayout) -> int:
 def _check_tensor(file: RawIOBase, tensor: StoredTensor, layout: DataLayout) -> None:
     recipe = tensor.recipe
     file.seek(tensor.offset)
-    for region in row_blocks(recipe.shape, recipe.dtype.itemsize, layout.block_bytes):
+    for region in _regions(recipe, layout.block_bytes):
         expected: Array = np.empty(extent(region), recipe.dtype)
         evaluate(recipe, region, expected)
-        raw = expected.reshape(-1).view(np.uint8)
-        found = np.empty_like(raw)
-        read_fully(file, found)
-        if not np.array_equal(raw, found):
-            index = int(np.flatnonzero(raw != found)[0]) // recipe.dtype.itemsize
-            inside = np.unravel_index(index, extent(region)) if region else ()
+        difference = _first_difference(file, expected.reshape(-1).view(np.uint8))
+        if difference is not None:
+            inside = np.unravel_index(difference // recipe.dtype.itemsize, extent(region)) if region else ()
             where = tuple(int(at) + start for at, (start, _) in zip(inside, region, strict=True))
             raise WeightError(
                 f"{layout.path.name}: tensor {tensor.name!r} differs from its source, first at index {where}",
@@ -254,8 +266,19 @@ def _check_tensor(file: RawIOBase, tensor: StoredTensor, layout: DataLayout) -> 
             )
 
 
-def read_fully(file: RawIOBase, out: Array) -> None:
+def _first_difference(file: RawIOBase, expected: Bytes) -> int | None:
+    """Index of the first byte in which the file, from its position on, differs."""
+    for start in range(0, len(expected), _COMPARED):
+        wanted = expected[start : start + _COMPARED]
+        found = np.zeros_like(wanted)
+        read_fully(file, found)
+        if not np.array_equal(wanted, found):
+            return start + int(np.flatnonzero(wanted != found)[0])
+    return None
+
+
+def read_fully(file: RawIOBase, out: Bytes) -> None:
     """Fill a flat array of bytes from a raw file. A file that ends first leaves the rest as it was."""
-    view = memoryview(out)
+    view = out.data
     while view and (count := file.readinto(view)):
         view = view[count:]

@@ -27,6 +27,8 @@ def register_passes(register: Callable[[GraphPass], None]) -> None:
     for order, name, module, function in (
         (100, "inline-functions", "standard", "inline_functions"),
         (200, "fold-constants", "standard", "fold_constants"),
+        (220, "simplify", "rewrite", "simplify"),
+        (240, "fold-rewritten", "standard", "fold_constants"),
         (300, "share-subexpressions", "standard", "share_subexpressions"),
         (400, "fold-transposes", "fold_transpose", "fold_transposes"),
         (800, "remove-unused", "standard", "remove_unused"),

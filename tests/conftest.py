@@ -22,6 +22,30 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm_package(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM as `converter --model` leaves it. Tests of it share xdist_group("minilm"); none changes it."""
+    package = tmp_path_factory.mktemp("minilm") / "package"
+    _convert("--model", minilm, "--output", package)
+    return package
+
+
+@pytest.fixture(scope="session")
+def colqwen2_package(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of depth 5, so that layers of both towers are stamped. Tests of it share xdist_group("colqwen2")."""
+    depth = {"text_config": {"num_hidden_layers": 5}, "vision_config": {"depth": 4}}
+    checkpoint = tiny_checkpoint("colqwen2", overrides={"vlm_config": depth})
+    package = tmp_path_factory.mktemp("colqwen2") / "package"
+    _convert("--arch", "colqwen2", "--model", checkpoint, "--output", package)
+    return package
+
+
+def _convert(*arguments: object) -> None:
+    from converter.cli import run
+
+    assert run([*map(str, arguments), "--quiet"]) == 0
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_checkpoint("colqwen2", task=..., **overrides)`: a random checkpoint of that architecture, made once.
 

@@ -27,23 +27,6 @@ def convert_cli(*arguments: object) -> int:
     return run([str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="session")
-def minilm_package(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package = tmp_path_factory.mktemp("minilm") / "package"
-    assert convert_cli("--model", minilm, "--output", package, "--quiet") == 0
-    return package
-
-
-@pytest.fixture(scope="session")
-def colqwen2_package(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Depth 5, so that layers of both towers are stamped."""
-    depth = {"text_config": {"num_hidden_layers": 5}, "vision_config": {"depth": 4}}
-    checkpoint = tiny_checkpoint("colqwen2", overrides={"vlm_config": depth})
-    package = tmp_path_factory.mktemp("colqwen2") / "package"
-    assert convert_cli("--arch", "colqwen2", "--model", checkpoint, "--output", package, "--quiet") == 0
-    return package
-
-
 def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 

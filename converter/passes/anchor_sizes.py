@@ -1,19 +1,20 @@
 """Each named size is read once, from the first graph input that has it.
 
-torch reads a size that several inputs share from any of them: usually a late one, such as the last layer's past keys,
-and its sums in either order. Which one depends on the number of layers, and so would everything compared with it.
+torch reads a size that several inputs share from any of them, usually a late one such as the last layer's
+past keys, and adds sizes in either order. What it chooses depends on the number of layers; after this pass
+nothing does.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-COMMUTATIVE = frozenset({"Add", "Mul"})
-ARITHMETIC = COMMUTATIVE | {"Sub"}
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
+ARITHMETIC = COMMUTATIVE | {"Sub", "Div", "Mod"}
 
 
 def anchor_sizes(model: ir.Model) -> bool:
-    """Redirect, then merge: equal sizes, and equal sums, differences and products of sizes, become one value each."""
+    """Redirect, then merge: equal sizes, and equal arithmetic on sizes and whole numbers, are one value."""
     graph = model.graph
     anchors = _anchors(graph)
     modified = False
@@ -71,11 +72,29 @@ def _key(node: ir.Node, sizes: set[ir.Value]) -> object | None:
     axis, inputs = _axis(node), node.inputs
     if axis is not None and inputs[0] is not None and inputs[0].is_graph_input():
         return "Shape", inputs[0], axis
-    if node.domain or not inputs or not all(value in sizes for value in inputs):
+    operands = [_operand(value, sizes) for value in inputs]
+    if node.domain or not any(value in sizes for value in inputs) or None in operands:
         return None
     if node.op_type == "Squeeze" and len(inputs) == 1 and not node.attributes:
-        return "Squeeze", inputs[0]
+        return "Squeeze", *operands
     if node.op_type in ARITHMETIC:
-        operands = [id(value) for value in inputs]
-        return node.op_type, *(sorted(operands) if node.op_type in COMMUTATIVE else operands)
+        attributes = tuple(
+            (name, repr(attribute.value)) for name, attribute in sorted(node.attributes.items())
+        )
+        return (
+            node.op_type,
+            attributes,
+            *(sorted(map(str, operands)) if node.op_type in COMMUTATIVE else operands),
+        )
     return None
+
+
+def _operand(value: ir.Value | None, sizes: set[ir.Value]) -> str | None:
+    """The same text for the same size or whole number; None for anything else."""
+    if value in sizes:
+        return f"size {id(value)}"
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Constant" or "value" not in producer.attributes:
+        return None
+    tensor = producer.attributes["value"].as_tensor()
+    return f"{tensor.dtype} {tensor.numpy().tolist()}" if tensor.size == 1 else None

@@ -1,4 +1,4 @@
-"""Repeated layers in a traced graph: which nodes are whose, what passes between them, and that two are the same."""
+"""Repeated layers in a traced graph: which nodes are whose, what they hand on, whether two are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from converter.passes.strip_metadata import SCOPES
 from converter.recipes import Parameter, RecipeTensor, WeightRecipe
 
 
-class StampRefused(ConverterError):
+class StampRefused(ConverterError):  # noqa: N818 - a decision, after which the model is traced whole
     """The traced layers do not prove how the others look. The model has to be traced whole."""
 
 
@@ -32,7 +32,7 @@ class Naming:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """What names of initializers start with. A buffer's name may lack the outermost module of the trace."""
+        """What names of initializers start with. A buffer's may lack the outermost module of the trace."""
         inner = (module.partition(".")[2] for module in self.modules)
         return tuple(dict.fromkeys((self.parameters, *self.modules, *filter(None, inner))))
 
@@ -42,7 +42,7 @@ class Naming:
         for module in self.modules:
             found = {int(index) for index in re.findall(rf"'{re.escape(module)}\.(\d+)(?=[.'])", scopes)}
             if len(found) > 1:
-                raise StampRefused(f"node {node.name} was traced in the layers {sorted(found)} of {module} at once")
+                raise StampRefused(f"node {node.name} is in the layers {sorted(found)} of {module} at once")
             if found:
                 return found.pop()
         return None
@@ -97,6 +97,9 @@ class Block:
         return [*self.lead, *self.main]
 
 
+SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
 def role(name: str, index: int) -> str | None:
     """`present.3.key` -> `present.{}.key`, if 3 is the index and the only number between dots."""
     parts = name.split(".")
@@ -123,7 +126,7 @@ def find_blocks(graph: ir.Graph, cut: CutList, naming: Naming) -> list[Block]:
             continue
         if index >= len(blocks) or index < last:
             raise StampRefused(f"the layers of {cut.path} do not run one after the other")
-        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+        if any(attribute.type in SUBGRAPHS for attribute in node.attributes.values()):
             raise StampRefused(f"a layer of {cut.path} contains a subgraph ({node.op_type})")
         blocks[index].main.append(node)
         places[node] = last = index
@@ -153,32 +156,46 @@ def _find_leads(graph: ir.Graph, blocks: Sequence[Block], places: dict[ir.Node, 
         if len(found) == 1:
             owners.update(dict.fromkeys(node.outputs, next(iter(found))))
     for block in blocks:
-        wanted = [value for node in block.main for value in node.inputs]
-        lead: set[ir.Node] = set()
-        while wanted:
-            value = wanted.pop()
-            if value is None or owners.get(value) != block.index:
-                continue
-            producer = value.producer()
-            if producer is None:
-                block.inputs[value] = role(value.name or "", block.index) or ""
-            elif producer not in lead:
-                lead.add(producer)
-                wanted += producer.inputs
+        lead = _lead(block, owners, places)
         block.lead = [node for node in graph if node in lead] if lead else []
+    for block in blocks:
         places.update(dict.fromkeys(block.lead, block.index))
+
+
+def _lead(block: Block, owners: Mapping[ir.Value, int], places: Mapping[ir.Node, int]) -> set[ir.Node]:
+    """The nodes between the block and its own graph inputs, and what only they use, such as constants."""
+    wanted: list[ir.Value | None] = [taken for node in block.main for taken in node.inputs]
+    lead: set[ir.Node] = set()
+    while wanted:
+        value = wanted.pop()
+        producer = None if value is None else value.producer()
+        if value is None or producer in lead:
+            continue
+        own = owners.get(value) == block.index
+        if producer is None and own:
+            block.inputs[value] = role(value.name or "", block.index) or ""
+        if producer is None or producer in places:
+            continue
+        users = {use.node for result in producer.outputs for use in result.uses()}
+        if own or (users <= lead and producer.op_type != "Shape"):
+            lead.add(producer)
+            wanted += producer.inputs
+    if any(value is not None and value.producer() in places for node in lead for value in node.inputs):
+        raise StampRefused(f"what prepares the inputs of layer {block.index} depends on another layer")
+    return lead
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What blocks hand on: `carried[k]` is the one value that block k gives to block k + 1, or to the rest."""
+    """What blocks hand on: `carried[k]` is the one value that block k gives to the next, or to the rest."""
 
     carried: tuple[ir.Value, ...]
     places: Mapping[ir.Node, int]
 
     def is_private(self, value: ir.Value, block: Block) -> bool:
         """Whether only `block` uses `value`."""
-        return not value.is_graph_output() and all(self.places.get(use.node) == block.index for use in value.uses())
+        users = (use.node for use in value.uses())
+        return not value.is_graph_output() and all(self.places.get(node) == block.index for node in users)
 
 
 def find_chain(blocks: Sequence[Block], cut: CutList) -> Chain:
@@ -199,7 +216,9 @@ def find_chain(blocks: Sequence[Block], cut: CutList) -> Chain:
             if users == {following}:
                 candidates.append(value)
             elif users and block.index != kinds.index(kinds[block.index]):
-                raise StampRefused(f"layer {block.index} of {cut.path} gives {value.name} to more than the next layer")
+                raise StampRefused(
+                    f"layer {block.index} of {cut.path} gives {value.name} to others than the next"
+                )
         if len(candidates) != 1:
             names = [value.name for value in candidates]
             raise StampRefused(f"layer {block.index} of {cut.path} hands on {len(names)} values: {names}")

@@ -11,13 +11,17 @@ import onnx_ir as ir
 from converter.passes.strip_metadata import SCOPES
 from converter.recipes import RecipeTensor
 
+EXACT = (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.STRING, ir.AttributeType.STRINGS)
+
 
 def same_tensor(left: ir.TensorProtocol | None, right: ir.TensorProtocol | None) -> bool:
     """Equal recipes, or equal dtype, shape and bits."""
     if left is None or right is None:
         return left is right
+    if isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor):
+        return left.recipe == right.recipe
     if isinstance(left, RecipeTensor) or isinstance(right, RecipeTensor):
-        return isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor) and left.recipe == right.recipe
+        return False
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
@@ -33,9 +37,7 @@ def _same_attribute(left: ir.Attr, right: ir.Attr) -> bool:
         return same_tensor(left.as_tensor(), right.as_tensor())
     if left.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS):
         return np.array_equal(left.value, right.value, equal_nan=True)
-    if left.type in (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.STRING, ir.AttributeType.STRINGS):
-        return bool(left.value == right.value)
-    return False
+    return left.type in EXACT and bool(left.value == right.value)
 
 
 def same_operator(left: ir.Node, right: ir.Node) -> bool:
@@ -86,7 +88,8 @@ def _paired(a: ir.Value | None, b: ir.Value | None, pairs: dict[ir.Value, ir.Val
     """Whether the two stand for each other; initializers are paired when they are first met."""
     if a is None or b is None:
         return a is b
-    if a not in pairs and a.is_initializer() and b.is_initializer() and same_tensor(a.const_value, b.const_value):
+    initial = a.is_initializer() and b.is_initializer()
+    if a not in pairs and initial and same_tensor(a.const_value, b.const_value):
         pairs[a] = b
     return pairs.get(a) is b
 

@@ -13,7 +13,8 @@ class Names:
     """Makes names that nothing in the graph has."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+        results = (value for node in graph for value in node.outputs)
+        values = [*graph.inputs, *graph.initializers.values(), *results]
         self.used = {value.name for value in values} | {node.name for node in graph}
 
     def fresh(self, base: str | None, index: int) -> str:
@@ -50,7 +51,11 @@ class Copy:
         inputs = [self._source(value) for value in node.inputs]
         outputs = [_like(value, self._name(value)) for value in node.outputs]
         self.values.update(zip(node.outputs, outputs, strict=True))
-        scopes = node.metadata_props.get(SCOPES)
+        scopes = {
+            key: self.naming.rename_scopes(value, self.original)
+            for key, value in node.metadata_props.items()
+            if key == SCOPES
+        }
         return ir.Node(
             node.domain,
             node.op_type,
@@ -60,24 +65,27 @@ class Copy:
             outputs=outputs,
             version=node.version,
             name=self.names.fresh(node.name, self.original),
-            metadata_props=None if scopes is None else {SCOPES: self.naming.rename_scopes(scopes, self.original)},
+            metadata_props=scopes,
         )
 
     def _name(self, value: ir.Value) -> str:
         pattern = own_output(value, self.template)
-        return self.names.fresh(value.name, self.original) if pattern is None else pattern.format(self.original)
+        return pattern.format(self.original) if pattern else self.names.fresh(value.name, self.original)
 
     def _source(self, value: ir.Value | None) -> ir.Value | None:
         if value is None:
             return None
-        if value not in self.values and value.is_initializer() and self.chain.is_private(value, self.template):
-            self.values[value] = self._initializer(value)
+        if value not in self.values and value.is_initializer():
+            private = self.chain.is_private(value, self.template)
+            self.values[value] = self._initializer(value) if private else value
         return self.values.get(value, value)
 
     def _initializer(self, value: ir.Value) -> ir.Value:
         old, tensor = self.template.index, value.const_value
-        own = self.naming.relative(value.name or "", old) is not None
-        name = self.naming.rename(value.name or "", old, self.original) if own else self.names.fresh(value.name, self.original)
+        if self.naming.relative(value.name or "", old) is None:
+            name = self.names.fresh(value.name, self.original)
+        else:
+            name = self.naming.rename(value.name or "", old, self.original)
         copy = _like(value, name)
         if isinstance(tensor, RecipeTensor):
             copy.const_value = RecipeTensor(self.naming.recipe(tensor.recipe, old, self.original), name=name)

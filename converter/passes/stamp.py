@@ -1,20 +1,29 @@
 """The layers that were not traced are stamped: copies of a traced one with names and wiring of their own.
 
-A model's list of layers was cut to a few of each kind (`converter.layers`). In the traced graph the second of each
-kind is the template and the third the witness: only if both are the same node for node are the other layers of their
-kind copied from the template. The result is the graph that tracing the whole model would have given.
+A model's list of layers was cut to a few of each kind (`converter.layers`). In the traced graph the second of
+a kind is the template and the third the witness: only if both are the same node for node are the other layers
+of that kind copied from the template. The result is the graph that tracing the whole model would have given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from converter.layers import CutList, LayerPlan
 from converter.passes.anchor_sizes import anchor_sizes
-from converter.passes.blocks import Block, Naming, StampRefused, check_same, find_blocks, find_chain, own_output
+from converter.passes.blocks import (
+    Block,
+    Naming,
+    StampRefused,
+    check_same,
+    find_blocks,
+    find_chain,
+    own_output,
+)
 from converter.passes.copy_block import Copy, Names
 from converter.passes.strip_metadata import SCOPES
 from converter.recipes import RecipeTensor
@@ -25,10 +34,10 @@ __all__ = ["StampRefused", "stamp"]
 def stamp(model: ir.Model, plan: LayerPlan, scopes: Mapping[str, str]) -> bool:
     """Complete a graph as traced from a model that was cut by `plan`. Says whether anything was stamped.
 
-    `scopes` maps module paths in the wrapper, which nodes and initializers carry, to module paths in the model, which
-    recipes carry. Graph inputs and outputs with a layer's number between dots (`past_key_values.1.key`) are multiplied
-    too. Raises StampRefused, before anything has changed but function calls, if the traced layers do not prove how the
-    others look.
+    `scopes` maps module paths in the wrapper, which nodes carry, to module paths in the model, which recipes
+    carry. Graph inputs and outputs with a layer's number between dots (`past_key_values.1.key`) are
+    multiplied too. Raises StampRefused if the traced layers do not prove how the others look; the graph then
+    still is as deep as it was.
     """
     if not plan.lists:
         return False
@@ -47,6 +56,13 @@ def stamp(model: ir.Model, plan: LayerPlan, scopes: Mapping[str, str]) -> bool:
     return bool(used)
 
 
+class Use(NamedTuple):
+    """A node and which of its inputs."""
+
+    node: ir.Node
+    idx: int
+
+
 class Stamp:
     """One cut list in one graph. `check` only looks; `apply` only succeeds."""
 
@@ -60,7 +76,7 @@ class Stamp:
             self.members.setdefault(cut.classes[cut.kept[block.index]], []).append(block)
 
     def check(self) -> None:
-        """Find what the blocks hand on, and refuse unless template and witness of each kind to copy are the same."""
+        """Find what the blocks hand on; refuse unless template and witness of each kind are the same."""
         self.chain = find_chain(self.blocks, self.cut)
         for kind, members in self.members.items():
             if self.cut.classes.count(kind) > len(members):
@@ -77,7 +93,7 @@ class Stamp:
             named = self.naming.relative(value.name or "", block.index) is not None
             tensor = value.const_value
             if isinstance(tensor, RecipeTensor) and named != self.naming.owns(tensor.recipe, block.index):
-                raise StampRefused(f"initializer {value.name} holds {tensor.recipe}: one is a layer's own, one is not")
+                raise StampRefused(f"initializer {value.name} and {tensor.recipe} differ in their layer")
             if named:
                 yield value
 
@@ -102,17 +118,17 @@ class Stamp:
             self._renumber(block)
         self._reorder(orders)
 
-    def _wires(self) -> list[tuple[int, ir.Usage]]:
+    def _wires(self) -> list[tuple[int, Use]]:
         """Who takes which carried value: the position of the layer in the graph as traced, and the use."""
         return [
-            (index, use)
+            (index, Use(*use))
             for index, value in enumerate(self.chain.carried)
             for use in value.uses()
             if self.chain.places.get(use.node) != index
         ]
 
     def _insert(self, copies: Mapping[int, Copy], traced: Mapping[int, Block]) -> None:
-        """Each copy behind its predecessor, as if traced; what prepares its inputs behind that of its predecessor."""
+        """Each copy goes behind its predecessor, in both parts."""
         ends: dict[str, ir.Node] = {}
         for original in range(len(self.cut.classes)):
             block = copies[original].block if original in copies else traced[original]
@@ -122,8 +138,8 @@ class Stamp:
                 if nodes:
                     ends[part] = nodes[-1]
 
-    def _rewire(self, wires: Sequence[tuple[int, ir.Usage]], results: Sequence[ir.Value]) -> None:
-        """Traced layers whose predecessor is a copy take its result, and the rest of the graph takes the last one."""
+    def _rewire(self, wires: Sequence[tuple[int, Use]], results: Sequence[ir.Value]) -> None:
+        """Everyone takes what its predecessor hands on, traced or copied; the rest takes the last one's."""
         bounds = [*self.cut.kept, len(self.cut.classes)]
         for index, use in wires:
             use.node.replace_input_with(use.idx, results[bounds[index + 1] - 1])
@@ -137,9 +153,9 @@ class Stamp:
         return list(self.graph.inputs), list(self.graph.outputs), list(self.graph.initializers.values())
 
     def _spread(self, values: Sequence[ir.Value], copies: Mapping[int, Copy]) -> list[ir.Value]:
-        """`values` with the copies of those that belong to layers, where tracing the whole model would have put them.
+        """`values` with the copies of those that belong to layers, in the order of a whole trace.
 
-        Whether they are listed layer by layer or kind by kind shows in the runs of ascending layers.
+        Whether that goes layer by layer or kind by kind shows in the runs of ascending layers.
         """
         result: list[ir.Value] = []
         run: list[tuple[int, ir.Value]] = []
@@ -163,7 +179,7 @@ class Stamp:
                 yield from (copy.values[value] for index, value in run if index == copy.template.index)
 
     def _renumber(self, block: Block) -> None:
-        """Names, recipes and scopes of a traced layer, from its position as traced to its position in the model."""
+        """Names, recipes and scopes of a traced layer: from its position as traced to that in the model."""
         original = self.cut.kept[block.index]
         for value in (value for value, owner in self.owners.items() if owner is block):
             pattern = block.inputs.get(value) or own_output(value, block)
@@ -173,7 +189,8 @@ class Stamp:
             tensor = value.const_value
             name = self.naming.rename(value.name or "", block.index, original)
             if isinstance(tensor, RecipeTensor):
-                value.const_value = RecipeTensor(self.naming.recipe(tensor.recipe, block.index, original), name=name)
+                recipe = self.naming.recipe(tensor.recipe, block.index, original)
+                value.const_value = RecipeTensor(recipe, name=name)
             value.name = name
         for node in block.main:
             node.metadata_props[SCOPES] = self.naming.rename_scopes(node.metadata_props[SCOPES], original)

@@ -47,23 +47,12 @@ def inline_functions(model: ir.Model) -> bool:
 
 
 def fold_constants(model: ir.Model) -> bool:
-    """Evaluate what depends on constants only, and simplify shapes: onnxscript's folding and rewrite rules.
+    """Evaluate what depends on constants only."""
+    from onnxscript import optimizer
 
-    Twice: a rewritten shape computation is often a constant.
-    """
-    from onnxscript import optimizer, rewriter
-
-    modified = False
     with hidden_weights(model):
-        for _ in range(2):
-            folded = optimizer.fold_constants_ir(
-                model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
-            )
-            rewriter.rewrite(model)
-            modified |= bool(folded.modified)
-            if not folded.modified:
-                break
-    return modified
+        folded = optimizer.fold_constants_ir(model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
+        return bool(folded.modified)
 
 
 def share_subexpressions(model: ir.Model) -> bool:

@@ -1,0 +1,195 @@
+"""Text embeddings: tokens, one graph, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import UsageError
+from converter.request import Progress
+from converter.runtime.display import progress_of
+from converter.runtime.files import PackageFiles, open_package
+from converter.runtime.pooling import Pooling, Vectors, normalize_rows, read_pooling
+from converter.runtime.session import Array, Graph, OnnxGraph, Optimization, Provider, SessionSettings
+from converter.runtime.tokens import TextTokenizer, check_texts
+
+OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
+WINDOW = 8192  # texts tokenized and sorted at once: bounds memory, and leaves little padding
+
+
+class TextPipeline:
+    """Texts to vectors around any graph: what `Encoder` does once its package is open."""
+
+    def __init__(
+        self, files: PackageFiles, graph: Graph, *, pooling: str | None = None, max_length: int | None = None
+    ) -> None:
+        self.graph = graph
+        self.pooling: Pooling = read_pooling(files, pooling)
+        self._tokens = TextTokenizer(files)
+        settings = files.read_object("sentence_bert_config.json")
+        self._lower = bool(settings.get("do_lower_case"))
+        self.max_length = _maximum(self._tokens, settings, max_length)
+        self._tokens.truncate_at(self.max_length)
+        prompts = files.read_object("config_sentence_transformers.json")
+        self.prompts: Mapping[str, str] = dict(prompts.get("prompts") or {})
+        self._default_prompt = prompts.get("default_prompt_name")
+        self.dimension = self._dimension()
+
+    def _dimension(self) -> int:
+        width = self.graph.width or self._tokens.model.get("hidden_size") or self._tokens.model.get("d_model")
+        if not isinstance(width, int):
+            width = self._run(self._tokens.encode([""]))[0].shape[-1]
+            return int(width)
+        return width * (len(self.pooling.modes) if self._pools else 1)
+
+    @property
+    def _pools(self) -> bool:
+        return getattr(self.graph, "output_rank", 3) == 3
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int,
+        normalize: bool | None,
+        prompt_name: str | None,
+        progress: Progress,
+    ) -> Vectors:
+        """(texts, dimension) in the order given."""
+        if batch_size < 1:
+            raise UsageError(f"a batch of {batch_size} texts cannot be run", remedy="give 1 or more")
+        prompt = self._prompt(prompt_name)
+        result = np.empty((len(texts), self.dimension), dtype=np.float32)
+        window = max(WINDOW, 16 * batch_size)
+        for start in range(0, len(texts), window):
+            chunk = [prompt + text for text in texts[start : start + window]]
+            encodings = self._tokens.encode([text.lower() for text in chunk] if self._lower else chunk)
+            for done, rows in _batches([len(encoding.ids) for encoding in encodings], batch_size):
+                result[start + rows] = self._run([encodings[row] for row in rows])
+                progress.advance(start + done, len(texts))
+        wanted = self.pooling.normalize if normalize is None else normalize
+        return normalize_rows(result) if wanted else result
+
+    def _run(self, encodings: Sequence[Any]) -> Vectors:
+        feed = self._tokens.pad([encoding.ids for encoding in encodings])
+        if "token_type_ids" in self.graph.inputs:
+            feed["token_type_ids"] = self._tokens.spread([encoding.type_ids for encoding in encodings], 0)
+        output = self.graph.run(feed)
+        return self.pooling(output, feed["attention_mask"]) if self._pools else output
+
+    def _prompt(self, name: str | None) -> str:
+        name = self._default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            known = ", ".join(self.prompts) or "none"
+            raise UsageError(f"this package has no prompt {name!r}; it has {known}")
+        if self.prompts[name] and not self.pooling.include_prompt:
+            raise UsageError(
+                "this package leaves prompts out of the pooling, which this runtime does not do",
+                remedy="run it with sentence-transformers",
+            )
+        return self.prompts[name]
+
+
+def _maximum(tokens: TextTokenizer, settings: Mapping[str, Any], asked: int | None) -> int | None:
+    """The tokens a text may have: what is asked for, within what the model takes."""
+    if asked is not None and asked < 1:
+        raise UsageError(f"texts of {asked} tokens cannot be encoded", remedy="give max_length of 1 or more")
+    recorded = settings.get("max_seq_length")
+    wanted = asked if asked is not None else recorded if isinstance(recorded, int) else None
+    limits = [limit for limit in (wanted, tokens.maximum) if limit is not None]
+    return min(limits, default=None)
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Rows in batches of like length, the longest first, with how many are done after each."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield start + len(rows), rows
+
+
+class Encoder:
+    """Text embeddings from a package folder or a hub id.
+
+    `precision` is `auto` or a name such as `fp32`, `fp16`, `q8`; `pooling` and `max_length` replace what the
+    package says. The other settings are those of `SessionSettings`. An encoder can be pickled: the copy opens
+    the package again, so each worker of a cluster has its own session.
+
+    Raises PackageError for what is wrong with the package, UsageError for what is wrong with the request.
+    """
+
+    def __init__(
+        self,
+        package: str | Path,
+        *,
+        precision: str = "auto",
+        providers: Sequence[Provider] = ("cpu",),
+        threads: int | None = None,
+        optimization: Optimization = "all",
+        memory_pattern: bool = True,
+        prepacking: bool | None = None,
+        pooling: str | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        settings = SessionSettings(tuple(providers), threads, optimization, memory_pattern, prepacking)
+        files = open_package(package)
+        name = files.graph(("model", "text_model"), precision, half_first=settings.half_first)
+        graph = OnnxGraph(files, name, settings, OUTPUTS)
+        self._pipeline = TextPipeline(files, graph, pooling=pooling, max_length=max_length)
+        self.file = name
+        source = str(files.folder) if Path(package).expanduser().is_dir() else str(package)
+        self._again = partial(
+            Encoder,
+            source,
+            precision=precision,
+            providers=tuple(providers),
+            threads=threads,
+            optimization=optimization,
+            memory_pattern=memory_pattern,
+            prepacking=prepacking,
+            pooling=pooling,
+            max_length=max_length,
+        )
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return self._again, ()
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return self._pipeline.dimension
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens a text may have, special ones included; longer texts are cut."""
+        return self._pipeline.max_length
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+        normalize: bool | None = None,
+        prompt_name: str | None = None,
+        show_progress: bool = False,
+    ) -> Array:
+        """Vectors in float32: (texts, dimension), in the order given, or (dimension,) for a single str.
+
+        Batches are made of texts of like length, so that little padding is computed. Texts longer than
+        `max_length` are cut. `normalize` None does as the checkpoint says; `prompt_name` puts one of the
+        package's prompts in front. Raises UsageError for what is no text.
+        """
+        single = isinstance(texts, str)
+        listed = check_texts([texts] if single else texts)
+        with progress_of(f"encode {len(listed)} texts", shown=show_progress and bool(listed)) as progress:
+            vectors = self._pipeline.encode(
+                listed, batch_size=batch_size, normalize=normalize, prompt_name=prompt_name, progress=progress
+            )
+        return vectors[0] if single else vectors

@@ -1,0 +1,160 @@
+"""Queries and page images to one vector a token, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import UsageError
+from converter.runtime.display import progress_of
+from converter.runtime.files import open_package
+from converter.runtime.images import Picture, Size, gather, open_image, read_pixels
+from converter.runtime.maxsim import Vectors, maxsim, top_k
+from converter.runtime.prompts import Processor
+from converter.runtime.session import Array, OnnxGraph, SessionSettings
+from converter.runtime.tokens import check_texts
+
+OUTPUTS = ("embeddings",)
+GRIDS = "image_grid_thw"
+
+
+class LateInteraction:
+    """Multi-vector retrieval from a package folder or a hub id, over page images.
+
+    `precision` and `settings` are as for `Encoder`. A graph is opened when it is first used: queries take
+    `text_model`, pages `image_model`, and either takes `model` where the package has only that one. Can be
+    pickled; the copy opens the package again.
+    """
+
+    def __init__(
+        self, package: str | Path, *, precision: str = "auto", settings: SessionSettings | None = None
+    ) -> None:
+        self._files = open_package(package)
+        self._source = str(self._files.folder) if Path(package).expanduser().is_dir() else str(package)
+        self._precision = precision
+        self._settings = settings or SessionSettings()
+
+    def __reduce__(self) -> tuple[Callable[..., LateInteraction], tuple[Any, ...]]:
+        return _reopen, (self._source, self._precision, self._settings)
+
+    @cached_property
+    def _text(self) -> OnnxGraph:
+        return self._open("text_model", "model")
+
+    @cached_property
+    def _image(self) -> OnnxGraph:
+        return self._open("image_model", "model")
+
+    @cached_property
+    def _processor(self) -> Processor:
+        return Processor(self._files, patches=GRIDS in self._image.inputs)
+
+    def _open(self, *stems: str) -> OnnxGraph:
+        name = self._files.graph(stems, self._precision, half_first=self._settings.half_first)
+        return OnnxGraph(self._files, name, self._settings, OUTPUTS)
+
+    def encode_queries(
+        self, texts: Sequence[str], *, batch_size: int = 32, show_progress: bool = False
+    ) -> list[Vectors]:
+        """One (tokens, dim) float32 array a query, in the order given.
+
+        Raises UsageError for what is no text and for a query longer than the model takes.
+        """
+        listed = check_texts(texts)
+        if not listed:
+            return []
+        rows = self._processor.queries(listed)
+        keys = [(len(row), 0) for row in rows]
+        images = "pixel_values" in self._text.inputs
+
+        def run(batch: Sequence[int]) -> list[Vectors]:
+            neutral = self._processor.layout.neutral(len(batch)) if images else {}
+            return self._run(self._text, [rows[index] for index in batch], neutral)
+
+        return _in_batches(keys, batch_size, run, "queries", show_progress)
+
+    def encode_images(
+        self, images: str | Path | Iterable[Picture], *, batch_size: int = 4, show_progress: bool = False
+    ) -> list[Vectors]:
+        """One (tokens, dim) float32 array a page, in the order given.
+
+        `images` are paths and PIL images, or a folder, whose images come in the order of `list_images`. Every
+        image is looked at before the first is run; batches are of one size, and only a batch's pixels are in
+        memory. Raises UsageError naming an image that cannot be read or that the model cannot take.
+        """
+        pictures = gather(images)
+        if not pictures:
+            return []
+        processor = self._processor
+        targets = [self._target(picture, index) for index, picture in enumerate(pictures)]
+
+        def run(batch: Sequence[int]) -> list[Vectors]:
+            target = targets[batch[0]]
+            read = [read_pixels(pictures[index], index) for index in batch]
+            return self._run(
+                self._image, [processor.page(target)] * len(batch), processor.layout.tensors(read, target)
+            )
+
+        return _in_batches(targets, batch_size, run, "pages", show_progress)
+
+    def _target(self, picture: Picture, index: int) -> Size:
+        image = open_image(picture, index)
+        width, height = image.size
+        if image is not picture:
+            image.close()
+        try:
+            return self._processor.layout.target((height, width))
+        except (ValueError, ZeroDivisionError) as error:
+            name = picture if isinstance(picture, str | Path) else "given as a PIL image"
+            raise UsageError(
+                f"image {index} ({name}), {width} x {height} pixels, does not fit the model: {error}",
+                remedy="crop or split it",
+            ) from error
+
+    def _run(self, graph: OnnxGraph, rows: Sequence[Sequence[int]], extra: dict[str, Array]) -> list[Vectors]:
+        feed = {**self._processor.pad(rows), **extra}
+        embeddings = graph.run(feed)
+        real = feed["attention_mask"].astype(bool)
+        return [row[kept] for row, kept in zip(embeddings, real, strict=True)]
+
+    def score(self, queries: Sequence[Vectors], pages: Sequence[Vectors]) -> Vectors:
+        """MaxSim of each query and page, (queries, pages) in float32; see `maxsim`."""
+        return maxsim(queries, pages)
+
+    def top_k(
+        self, queries: Sequence[Vectors], pages: Sequence[Vectors], k: int = 10
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """The best pages of each query: scores and page numbers, (queries, k) each, best first."""
+        return top_k(maxsim(queries, pages), k)
+
+
+def _reopen(source: str, precision: str, settings: SessionSettings) -> LateInteraction:
+    return LateInteraction(source, precision=precision, settings=settings)
+
+
+def _in_batches(
+    keys: Sequence[Size],
+    size: int,
+    run: Callable[[Sequence[int]], list[Vectors]],
+    what: str,
+    show_progress: bool,
+) -> list[Vectors]:
+    """The results of `run` over batches of items that have one key, in the items' order."""
+    if size < 1:
+        raise UsageError(f"a batch of {size} {what} cannot be run", remedy="give 1 or more")
+    groups: dict[Size, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    results: dict[int, Vectors] = {}
+    with progress_of(f"encode {len(keys)} {what}", shown=show_progress) as progress:
+        for group in groups.values():
+            for start in range(0, len(group), size):
+                batch = group[start : start + size]
+                results.update(zip(batch, run(batch), strict=True))
+                progress.advance(len(results), len(keys))
+    return [results[index] for index in range(len(keys))]

@@ -1,0 +1,283 @@
+"""Text embeddings from a package: the numbers of the original, in the order given, whatever the input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.errors import PackageError, UsageError
+from converter.runtime import Encoder
+from converter.runtime.pooling import Pooling
+
+Array = np.ndarray
+SENTENCES = [
+    "A cat sat on the mat.",
+    "",
+    "ONNX",
+    "The quarterly report shows revenue growing in every region but one.",
+    "Größe, 日本語, emoji 🙂 and\ttabs\n",
+    "word " * 400,
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(minilm_package: Path) -> Encoder:
+    return Encoder(minilm_package)
+
+
+@pytest.fixture
+def copy(minilm_package: Path, tmp_path: Path) -> Path:
+    package = tmp_path / "package"
+    shutil.copytree(minilm_package, package, copy_function=os.link)
+    return package
+
+
+def replace(path: Path, content: str) -> None:
+    path.unlink(missing_ok=True)  # it may be a link to a file that other tests read
+    path.write_text(content)
+
+
+def original(minilm: Path, texts: list[str]) -> Array:
+    """The model card's recipe: the mean over real tokens, normalised; cut at 256 tokens."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(minilm), AutoModel.from_pretrained(minilm).eval()
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][:, :, None].float()
+    pooled = (hidden * mask).sum(1) / mask.sum(1)
+    return torch.nn.functional.normalize(pooled, dim=1).numpy()
+
+
+@pytest.mark.xdist_group("minilm")
+def test_embeddings_are_those_of_the_original(encoder: Encoder, minilm: Path) -> None:
+    ours = encoder.encode(SENTENCES, batch_size=2)
+    assert ours.shape == (6, 384) and ours.dtype == np.float32
+    np.testing.assert_allclose(ours, original(minilm, SENTENCES), atol=1e-5)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_order_and_batch_size_change_nothing(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = np.stack([encoder.encode(text) for text in SENTENCES])
+    np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
+    monkeypatch.setattr(sys.modules["converter.runtime.encoder"], "WINDOW", 2)
+    np.testing.assert_allclose(encoder.encode(SENTENCES, batch_size=1), expected, atol=1e-5)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_one_text_gives_one_vector_and_no_texts_none(encoder: Encoder) -> None:
+    assert encoder.encode("one").shape == (384,)
+    assert encoder.encode([]).shape == (0, 384)
+    assert encoder.dimension == 384
+
+
+@pytest.mark.xdist_group("minilm")
+def test_longer_texts_are_cut_at_the_models_maximum(encoder: Encoder, copy: Path) -> None:
+    assert encoder.max_length == 256
+    np.testing.assert_allclose(encoder.encode("word " * 254), encoder.encode("word " * 5000), atol=1e-6)
+    assert Encoder(copy, max_length=100_000).max_length == 512
+    (copy / "sentence_bert_config.json").unlink()
+    replace(copy / "converter.json", "{}")
+    (copy / "converter.json").unlink()
+    assert Encoder(copy).max_length == 512
+
+
+@pytest.mark.xdist_group("minilm")
+def test_lengths_are_those_of_the_model_where_asked(encoder: Encoder) -> None:
+    raw = encoder.encode(SENTENCES, normalize=False)
+    unit = encoder.encode(SENTENCES)
+    assert not np.allclose(np.linalg.norm(raw, axis=1), 1, atol=1e-2)
+    np.testing.assert_allclose(raw / np.linalg.norm(raw, axis=1, keepdims=True), unit, atol=1e-6)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_pickled_copy_gives_the_same(encoder: Encoder) -> None:
+    """So that an engine for bulk work can send it to its workers."""
+    copy = pickle.loads(pickle.dumps(encoder))
+    np.testing.assert_array_equal(copy.encode(SENTENCES), encoder.encode(SENTENCES))
+
+
+@pytest.mark.xdist_group("minilm")
+def test_session_settings_change_no_number(encoder: Encoder, minilm_package: Path) -> None:
+    other = Encoder(
+        minilm_package,
+        threads=1,
+        optimization="disabled",
+        memory_pattern=False,
+        prepacking=False,
+        providers=[("cpu", {"arena_extend_strategy": "kSameAsRequested"})],
+    )
+    np.testing.assert_allclose(other.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-5)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_package_runs_without_torch_and_transformers(minilm_package: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['torch', 'transformers', 'onnx', 'PIL']))\n"
+        "from converter.runtime import Encoder\n"
+        f"print(Encoder({str(minilm_package)!r}).encode(['text']).shape)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "(1, 384)\n"
+
+
+@pytest.mark.xdist_group("minilm")
+def test_progress_is_shown_only_when_asked_for(encoder: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder.encode(SENTENCES)
+    assert capsys.readouterr().err == ""
+    encoder.encode(SENTENCES, show_progress=True)
+    assert "6 texts" in capsys.readouterr().err
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_prompt_stands_in_front(copy: Path, encoder: Encoder) -> None:
+    config = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}
+    replace(copy / "config_sentence_transformers.json", json.dumps(config))
+    (copy / "converter.json").unlink()
+    prompted = Encoder(copy)
+    for name, start in (("query", "query: "), (None, "passage: ")):
+        ours = prompted.encode(["a b"], prompt_name=name)
+        np.testing.assert_allclose(ours, encoder.encode([start + "a b"]), atol=1e-6)
+    with pytest.raises(UsageError, match="query, passage"):
+        prompted.encode(["a"], prompt_name="other")
+
+
+def pooled_by_sentence_transformers_rules(mode: str, rows: list[Array]) -> Array:
+    rules: dict[str, Callable[[Array], Array]] = {
+        "cls": lambda row: row[0],
+        "lasttoken": lambda row: row[-1],
+        "max": lambda row: row.max(axis=0),
+        "mean": lambda row: row.mean(axis=0),
+        "mean_sqrt_len": lambda row: row.sum(axis=0) / np.sqrt(len(row)),
+        "weightedmean": lambda row: np.average(row, axis=0, weights=np.arange(1, len(row) + 1)),
+    }
+    return np.stack([rules[mode](row) for row in rows])
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right padded", "left padded"])
+@pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len", "lasttoken"])
+def test_each_pooling_sees_only_real_tokens(mode: str, left: bool) -> None:
+    draw = np.random.default_rng(0)
+    rows = [draw.standard_normal((length, 5)).astype(np.float32) for length in (1, 4, 7)]
+    hidden, mask = np.full((3, 7, 5), 9, dtype=np.float32), np.zeros((3, 7), dtype=np.int64)
+    for index, row in enumerate(rows):
+        span = slice(7 - len(row), 7) if left else slice(0, len(row))
+        hidden[index, span], mask[index, span] = row, 1
+    expected = pooled_by_sentence_transformers_rules(mode, rows)
+    np.testing.assert_allclose(Pooling((mode,))(hidden, mask), expected, atol=1e-6)
+
+
+def test_a_weighted_mean_counts_later_tokens_more() -> None:
+    row = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    expected = pooled_by_sentence_transformers_rules("weightedmean", [row])
+    np.testing.assert_allclose(Pooling(("weightedmean",))(row[None], np.ones((1, 4))), expected, atol=1e-6)
+
+
+def test_several_poolings_are_concatenated() -> None:
+    hidden = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    assert Pooling(("cls", "mean"))(hidden, np.ones((1, 3))).tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
+
+
+# --- saying no --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("minilm")
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("tokenizer.json", None, r"no tokenizer\.json"),
+        ("onnx/model.onnx", None, r"no onnx/model\.onnx"),
+        ("onnx/model.onnx", "cut off", "altered"),
+        ("tokenizer.json", "{}", "altered"),
+        ("1_Pooling/config.json", None, "pooling"),
+        ("converter.json", '{"format_version": 99}', "upgrade"),
+        ("converter.json", '{"format_version": 1, "kind": "checkpoint"}', "convert it first"),
+        ("converter.json", "not json", "cannot be read"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_damaged_package_says_what_is_wrong(
+    copy: Path, name: str, content: str | None, expected: str
+) -> None:
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_text(content)
+    with pytest.raises(PackageError, match=expected):
+        Encoder(copy)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_module_that_is_not_in_the_graph_is_not_left_out_in_silence(copy: Path) -> None:
+    modules = json.loads((copy / "modules.json").read_text())
+    modules.append({"idx": 3, "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    replace(copy / "modules.json", json.dumps(modules))
+    (copy / "converter.json").unlink()
+    with pytest.raises(PackageError, match="Dense"):
+        Encoder(copy)
+
+
+@pytest.mark.xdist_group("minilm")
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"precision": "q4"}, "fp32"),
+        ({"providers": ["cuda"]}, "CPUExecutionProvider"),
+        ({"providers": []}, "cpu"),
+        ({"threads": 0}, "1 or more"),
+        ({"optimization": "most"}, "extended"),
+        ({"pooling": "median"}, "mean_sqrt_len"),
+        ({"max_length": 0}, "1 or more"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_met_says_what_can(
+    minilm_package: Path, settings: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(UsageError, match=expected):
+        Encoder(minilm_package, **settings)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_what_is_no_text_is_named(encoder: Encoder) -> None:
+    with pytest.raises(UsageError, match="text 1 is no str but NoneType"):
+        encoder.encode(["a", None])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="batch of 0"):
+        encoder.encode(["a"], batch_size=0)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/here", "./missing", "/nowhere"])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(PackageError, match="there is no folder"):
+        Encoder(name)
+
+
+def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"])
+        for name in ("input_ids", "logits")
+    }
+    node = helper.make_node("Identity", ["input_ids"], ["logits"])
+    graph = helper.make_graph([node], "g", [values["input_ids"]], [values["logits"]])
+    (tmp_path / "onnx").mkdir()
+    onnx.save(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]),
+        tmp_path / "onnx/model.onnx",
+    )
+    with pytest.raises(PackageError, match="feature-extraction"):
+        Encoder(tmp_path)
