@@ -116,7 +116,7 @@ def _convert(values: Array, out: Array) -> None:
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, values, casting="unsafe")
-        if out.dtype in (FLOAT16, BFLOAT16):
+        if out.dtype in (FLOAT16, BFLOAT16, FLOAT32):
             _refuse_overflow(values, out)
 
 

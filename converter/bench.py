@@ -32,7 +32,7 @@ TORCH = "torch"
 _VOCABULARY = (
     "the report shows that revenue grew in every region while costs fell and a small team in the north "
     "found new ways to store energy from wind water and light before winter came over the old harbour"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,8 @@ def _measure(
 
 def make_texts(count: int, shortest: int, longest: int) -> list[str]:
     """Texts of so many words, each length from `shortest` to `longest` as likely. The same every time."""
-    draw = random.Random(0)
-    return [" ".join(draw.choices(_VOCABULARY, k=draw.randint(shortest, longest))) for _ in range(count)]
+    draw, words = random.Random(0), _VOCABULARY.split()
+    return [" ".join(draw.choices(words, k=draw.randint(shortest, longest))) for _ in range(count)]
 
 
 def _least_cosine(vectors: Any, baseline: Any) -> float:

@@ -67,7 +67,7 @@ def _index(folder: Path, *, allow_pickle: bool) -> dict[str, TensorInfo]:
         if allow_pickle:
             return index_pickles(folder)
         raise CheckpointError(
-            f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is loaded",
+            f"{folder} has only a pickle of weights ({pickles[0].name}), which can run code on loading",
             remedy="`converter download MODEL --output DIR` turns it into safetensors; "
             "--allow-pickle reads it as it is, tensors only",
         )

@@ -172,6 +172,30 @@ def verify_command(
     ctx.exit(0 if parity.passed else ParityError.exit_code)
 
 
+@cli.command("bench")
+@click.argument("package", type=FOLDER)
+@click.option("--model", "--model-id", help="The checkpoint; torch is then measured too, as the baseline.")
+@click.option("--precision", "precisions", multiple=True, help="May be repeated. [default: all there are]")
+@click.option("--batch-size", "batch_sizes", type=click.IntRange(1), multiple=True, help="May be repeated.")
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--documents", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of each contender. [default: all cores]")
+@options(*OUTPUT)
+def bench_command(package: Path, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
+    """Measure a text encoder: latency, documents a second, memory, and cosine to torch."""
+    from converter.display import show_bench, write_json
+
+    given["batch_sizes"] = given["batch_sizes"] or (1, 8, 32)
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.bench import bench
+
+        report = bench(package, progress=progress, **given)
+    if as_json:
+        write_json(report.to_json())
+    elif not quiet:
+        show_bench(report)
+
+
 @cli.command("download")
 @click.argument("model")
 @click.option("--output", type=FOLDER, required=True, help="Folder of the local copy.")

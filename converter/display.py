@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.console import write_line, write_table
 
 if TYPE_CHECKING:
+    from converter.bench import BenchReport
     from converter.package import PackageInfo
     from converter.pipeline import Report
     from converter.records import Architecture, Comparison, ParityReport
@@ -130,6 +131,18 @@ def show_plugins(registry: Registry) -> None:
     )
     for failure in registry.failures:
         write_line(f"failed: {failure}")
+
+
+def show_bench(report: BenchReport) -> None:
+    """Ratios first, medians with their quartiles after, and what they were measured on."""
+    header, rows = report.table()
+    write_table(header, rows, right=header[1:])
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    write_line(f"{report.machine}; {report.threads} threads; {versions}")
+    write_line(
+        f"medians (and quartiles) of {report.repeats} turns after a warm-up, {report.documents} documents of"
+        " mixed length; cosine is the least of any document"
+    )
 
 
 def show_package(info: PackageInfo) -> None:

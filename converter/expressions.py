@@ -28,7 +28,7 @@ from converter.tensor_file import read_into, tensor_dtype
 
 # What one expression holds besides its result, in bytes: enough for the disk, little enough for the cache.
 SCRATCH = 4 * 2**20
-# Wanted parts of rows that are at least this long, in bytes, are read alone, shorter ones with what is between.
+# Wanted parts of rows that are this long, in bytes, are read alone, shorter ones with what lies between.
 _RUN = 64 * 1024
 
 

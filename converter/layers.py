@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from converter.signature import index_attributes, signatures
+from converter.signature import index_attributes, reads_any, signatures
 
 # How many layers of a kind are traced.
 TRACED = 3
@@ -62,6 +62,11 @@ def cut_layers(model: nn.Module) -> LayerPlan:
         if any(id(parameter) in shared for layers in lists for parameter in layers.parameters()):
             continue
         holders = _holders(model, group[0], len(lists[0]))
+        counts = {name for holder in holders for name in _counts(holder, group[0], len(lists[0]))}
+        # A layer that computes with the depth, to scale by it or to find the last one, needs the true one.
+        names = counts | {"num_hidden_layers"}
+        if any(reads_any(layers, names) for layers in lists):
+            continue
         classes = _classes(lists, holders)
         kept = tuple(i for i, kind in enumerate(classes) if classes[:i].count(kind) < TRACED)
         if len(kept) == len(classes):

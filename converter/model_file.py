@@ -7,7 +7,7 @@ https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,13 @@ from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 from converter.errors import PackageError, WeightError
 from converter.hashed_file import HashedFile
 from converter.recipes import RecipeTensor, WeightRecipe
-from converter.weights import append_tensor, initializers, naming
+from converter.weights import DataLayout, Progress, StoredTensor, append_tensor, initializers, naming
 
 # A protobuf message ends at 2 GiB - 1; a mebibyte is left to what other tools may add to the graph.
 EMBEDDED_LIMIT = 2**31 - 2**20
 
 
-def write_model(
-    model: ir.Model, path: Path, *, embed: bool, progress: Callable[[int, int], None] | None = None
-) -> str:
+def write_model(model: ir.Model, path: Path, *, embed: bool, progress: Progress | None = None) -> str:
     """Write a model to one .onnx file and return the file's SHA-256.
 
     With `embed`, weights that are still recipes are streamed into the file; else there must be none, and what
@@ -59,6 +57,18 @@ def write_model(
 def embedded_size(model: ir.Model) -> int:
     """Bytes of the file that `write_model(embed=True)` would write."""
     return _plan(model).size
+
+
+def embedded_layout(model: ir.Model, path: Path) -> DataLayout:
+    """Where the weights lie in the file that `write_model(embed=True)` wrote of a model: for `check_data`."""
+    plan = _plan(model)
+    position = plan.size - plan.graph_size + len(plan.graph)
+    stored: list[StoredTensor] = []
+    for tensor in plan.tensors:
+        position += len(tensor.head)
+        stored.append(StoredTensor(tensor.name, tensor.recipe, position))
+        position += tensor.recipe.nbytes
+    return DataLayout(path, plan.size, "", tuple(stored))
 
 
 @dataclass(frozen=True)

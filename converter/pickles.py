@@ -184,7 +184,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _stored_records(path: Path) -> dict[int, int]:
-    """Offset in the file -> size, for the uncompressed records of a zip archive in little-endian byte order."""
+    """Offset in the file -> size, for the uncompressed records of a zip archive of little-endian data."""
     found: dict[int, int] = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for record in archive.infolist():

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir._core import TensorBase
 
-from converter.arrays import Array, Region, extent, row_blocks, whole
+from converter.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType, Region, extent, row_blocks, whole
 from converter.errors import WeightError
 from converter.expressions import Constant, Load, Parameter, Reshape, WeightRecipe, leaves, origin, walk
 from converter.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
@@ -39,6 +39,9 @@ __all__ = [
     "simplify",
     "walk",
 ]
+
+
+_FLOATS = {BFLOAT16, FLOAT16, FLOAT32, np.dtype(np.float64)}
 
 
 def bind(recipe: WeightRecipe, mapping: Mapping[str, WeightRecipe]) -> WeightRecipe:
@@ -67,7 +70,18 @@ def _find(parameter: Parameter, mapping: Mapping[str, WeightRecipe]) -> WeightRe
             f"the checkpoint gives {found.shape}{origin(found)}",
             remedy="config.json and the weights do not belong together: download both again",
         )
+    if not _convertible(found.dtype, parameter.dtype):
+        raise WeightError(
+            f"parameter {parameter.name!r} is {parameter.dtype}, "
+            f"the checkpoint stores {found.dtype}{origin(found)}",
+            remedy="a quantized checkpoint is not converted: its values mean nothing without their scales",
+        )
     return found
+
+
+def _convertible(stored: DType, wanted: DType) -> bool:
+    """Between the float types of 16 bits and more; other types only where nothing is lost."""
+    return {stored, wanted} <= _FLOATS or (stored.kind == wanted.kind and np.can_cast(stored, wanted, "safe"))
 
 
 def simplify(recipe: WeightRecipe) -> WeightRecipe:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -54,6 +54,19 @@ def signatures(layers: Sequence[nn.Module], indices: Sequence[Index]) -> list[Ha
     skipped = {(index.path, index.name) for index in indices}
     freezer = Freezer()
     return [freezer.layer(layer, skipped) for layer in layers]
+
+
+def reads_any(layers: nn.Module, names: Set[str]) -> bool:
+    """Whether code of the layers, other than constructors, mentions an attribute of one of these names."""
+    kinds = {kind for module in layers.modules() for kind in type(module).__mro__}
+    functions = (function for kind in kinds for name, function in vars(kind).items() if name != "__init__")
+    codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
+    while codes:
+        code = codes.pop()
+        if not names.isdisjoint(code.co_names):
+            return True
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return False
 
 
 class Freezer:

@@ -63,7 +63,26 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
     Raises CheckpointError for a file that is truncated or whose header contradicts itself or the file.
     """
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+        header = _header(path, size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    entries, data_start = _parse(path, header), 8 + len(header)
+    infos = [
+        _entry(path, name, entry, data_start) for name, entry in entries.items() if name != "__metadata__"
+    ]
+    infos.sort(key=lambda info: (info.offset, info.length, info.name))
+    _check_layout(path, infos, data_start, size)
+    tensors = {info.name: info for info in infos}
+    # A tensor under several names is stored once; the metadata maps its other names to the stored one.
+    for alias, name in _strings(entries.get("__metadata__")).items():
+        if name in tensors and alias not in tensors:
+            tensors[alias] = replace(tensors[name], name=alias)
+    return tensors
+
+
+def _header(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -72,18 +91,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 f"{path.name}: {size} bytes cannot hold a safetensors header of {length}",
                 remedy=_DOWNLOAD_AGAIN,
             )
-        entries = _parse(path, file.read(length))
-    infos = [
-        _entry(path, name, entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"
-    ]
-    infos.sort(key=lambda info: (info.offset, info.length, info.name))
-    _check_layout(path, infos, 8 + length, size)
-    tensors = {info.name: info for info in infos}
-    # A tensor under several names is stored once; the metadata maps its other names to the stored one.
-    for alias, name in _strings(entries.get("__metadata__")).items():
-        if name in tensors and alias not in tensors:
-            tensors[alias] = replace(tensors[name], name=alias)
-    return tensors
+        return file.read(length)
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:

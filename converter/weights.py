@@ -59,7 +59,7 @@ class DataLayout:
 
     path: Path
     size: int
-    sha256: str
+    sha256: str  # empty for tensors within an .onnx file
     tensors: tuple[StoredTensor, ...]
     block_bytes: int = BLOCK_BYTES
 

@@ -119,6 +119,20 @@ def test_a_period_that_no_layer_shows_keeps_the_list_whole() -> None:
     assert kept(stack(8, num_layers=8, cross_attention_interval=4)) is None
 
 
+class Scaled(Layer):
+    """Scales its result by the depth of the model, which cutting would change."""
+
+    config = SimpleNamespace(num_layers=6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.linear(x) / self.config.num_layers
+        return result
+
+
+def test_layers_that_compute_with_the_depth_are_left_alone() -> None:
+    assert kept(Stack([Scaled(position) for position in range(6)], num_layers=6)) is None
+
+
 def test_gemma3_keeps_its_two_kinds_in_their_order() -> None:
     config = Gemma3TextConfig(
         vocab_size=31,

@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 
 from converter import model_file
 from converter.errors import PackageError, WeightError
-from converter.model_file import embedded_size, write_model
+from converter.model_file import embedded_layout, embedded_size, write_model
 from converter.recipes import Load, Parameter, RecipeTensor, Transpose, WeightRecipe
 from converter.records import ExportedGraph
 from converter.tensor_file import read_header
-from converter.weights import bind_graph, write_data_file
+from converter.weights import bind_graph, check_data, write_data_file
 
 F32 = np.dtype(np.float32)
 WEIGHT = np.random.default_rng(0).standard_normal((24, 40)).astype(F32)
@@ -89,6 +89,18 @@ def test_the_size_is_known_beforehand(tmp_path: Path) -> None:
     bind_graph(ExportedGraph("model", model), mapping(tmp_path))
     write_model(model, tmp_path / "model.onnx", embed=True)
     assert (tmp_path / "model.onnx").stat().st_size == expected == embedded_size(model)
+
+
+def test_embedded_weights_are_checked_like_a_data_file(tmp_path: Path) -> None:
+    model, path = linear(tmp_path), tmp_path / "model.onnx"
+    write_model(model, path, embed=True)
+    layout = embedded_layout(model, path)
+    assert check_data(layout) == 2
+    content = bytearray(path.read_bytes())
+    content[layout.tensors[1].offset + 4 * 11] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightError, match=r"'bias' differs.*\(11,\)"):
+        check_data(layout)
 
 
 def test_weights_beside_the_model_are_found_wherever_the_folder_is(tmp_path: Path) -> None:

@@ -167,6 +167,11 @@ def test_a_value_beyond_float16_is_an_error_that_names_the_tensor(tmp_path: Path
     assert "bf16" in caught.value.remedy
 
 
+def test_a_double_beyond_float32_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightError, match="beyond the range of float32"):
+        read(Cast(loads(tmp_path, a=np.array([1e300]))["a"], F32))
+
+
 def test_an_infinity_that_is_in_the_checkpoint_stays_one(tmp_path: Path) -> None:
     a = np.array([1, np.inf, -np.inf], F32)
     assert_computes(Cast(loads(tmp_path, a=a)["a"], F16), a.astype(F16))
@@ -239,6 +244,14 @@ def test_a_parameter_of_another_shape_is_named_with_both_shapes(tmp_path: Path) 
     load = loads(tmp_path, stored=values(3, 4))["stored"]
     with pytest.raises(WeightError, match=r"'weight' has shape \(4, 4\).*\(3, 4\).*'stored'"):
         bind(Parameter("weight", (4, 4), F32), {"weight": load})
+
+
+@pytest.mark.parametrize("stored", [np.int8, np.uint8, ml_dtypes.float8_e4m3fn])
+def test_quantized_weights_are_refused(tmp_path: Path, stored: type) -> None:
+    """Their scales are tensors of their own, which no cast knows of."""
+    load = loads(tmp_path, q=np.ones((3, 4), stored))["q"]
+    with pytest.raises(WeightError, match=r"'weight' is float32, the checkpoint stores .*'q'"):
+        bind(Parameter("weight", (3, 4), F32), {"weight": load})
 
 
 def test_a_parameter_without_a_source_is_named() -> None:

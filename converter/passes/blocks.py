@@ -142,7 +142,7 @@ def find_blocks(graph: ir.Graph, cut: CutList, naming: Naming) -> list[Block]:
 def _find_leads(graph: ir.Graph, blocks: Sequence[Block], places: dict[ir.Node, int]) -> None:
     """Add to each block the nodes that only pass on graph inputs of its own, and those inputs.
 
-    Reading an input's shape is everybody's business: all layers' inputs share their sizes.
+    A node that reads an input's shape is none of them: sizes are everybody's.
     """
     owners: dict[ir.Value, int] = {}
     for value in graph.inputs:

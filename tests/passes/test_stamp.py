@@ -102,7 +102,7 @@ class Bert(nn.Module):
         return hidden
 
 
-def build_bert() -> nn.Module:
+def build_bert() -> Any:
     config = BertConfig(
         vocab_size=31, hidden_size=12, num_hidden_layers=12, num_attention_heads=3, intermediate_size=20
     )
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         return logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
-def build_decoder() -> nn.Module:
+def build_decoder() -> Any:
     config = Qwen2Config(
         vocab_size=31,
         hidden_size=12,
@@ -288,7 +288,8 @@ class RestatedLayer(nn.Module):
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.layer.linear(x)) + self.layer.offset
+        result: torch.Tensor = torch.tanh(self.layer.linear(x)) + self.layer.offset
+        return result
 
 
 class Identity(nn.Module):
