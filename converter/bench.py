@@ -10,15 +10,15 @@ import json
 import os
 import platform
 import random
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.bench_report import BenchReport, Contender, Spread
 from converter.errors import PackageError, UsageError
 from converter.request import SILENT, Progress
 
@@ -33,103 +33,6 @@ _VOCABULARY = (
     "the report shows that revenue grew in every region while costs fell and a small team in the north "
     "found new ways to store energy from wind water and light before winter came over the old harbour"
 )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Of repeated measurements: the median, and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) == 1:
-            return cls(values[0], values[0], values[0])
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """What was measured of one precision, or of torch.
-
-    latency         seconds a call, by batch size, tokenizing and pooling included
-    docs_per_second over documents of mixed length
-    open_seconds    from a path to a model that can run, its library's import apart
-    resident_bytes  of the whole process at the end
-    cosine          least over all documents, to the baseline's vectors
-    """
-
-    name: str
-    latency: Mapping[int, Spread]
-    docs_per_second: Spread
-    import_seconds: float
-    open_seconds: float
-    resident_bytes: int
-    cosine: float
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """The baseline comes first: torch where a checkpoint was given, else the first precision."""
-
-    package: str
-    contenders: tuple[Contender, ...]
-    threads: int
-    repeats: int
-    documents: int
-    machine: str
-    versions: Mapping[str, str]
-
-    def ratios(self, contender: Contender) -> dict[str, float]:
-        """How many times the baseline's speed: by batch size (`batch 8`), and of documents."""
-        base = self.contenders[0]
-        ratios = {
-            f"batch {size}": base.latency[size].median / spread.median
-            for size, spread in contender.latency.items()
-        }
-        return {**ratios, "docs/s": contender.docs_per_second.median / base.docs_per_second.median}
-
-    def to_json(self) -> dict[str, Any]:
-        """The report in plain values, ratios with each contender."""
-        content = asdict(self)
-        for entry, contender in zip(content["contenders"], self.contenders, strict=True):
-            entry["times_the_baseline"] = self.ratios(contender)
-            entry["latency"] = {str(size): asdict(spread) for size, spread in contender.latency.items()}
-        return content
-
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows for the screen: ratios first, then what they are made of."""
-        sizes = list(self.contenders[0].latency)
-        header = (
-            self.contenders[0].name + " = 1",
-            *(f"batch {size}" for size in sizes),
-            "docs/s",
-            "cosine",
-            *(f"ms at {size}" for size in sizes),
-            "docs a second",
-            "open s",
-            "MB",
-        )
-        return header, [self._row(contender) for contender in self.contenders]
-
-    def _row(self, contender: Contender) -> tuple[str, ...]:
-        speed = contender.docs_per_second
-        return (
-            contender.name,
-            *(f"{ratio:.2f}x" for ratio in self.ratios(contender).values()),
-            f"{contender.cosine:.5f}",
-            *(_milliseconds(spread) for spread in contender.latency.values()),
-            f"{speed.median:.0f} ({speed.low:.0f}-{speed.high:.0f})",
-            f"{contender.open_seconds:.2f}",
-            f"{contender.resident_bytes / 1e6:.0f}",
-        )
-
-
-def _milliseconds(spread: Spread) -> str:
-    return f"{spread.median * 1e3:.1f} ({spread.low * 1e3:.1f}-{spread.high * 1e3:.1f})"
 
 
 def bench(

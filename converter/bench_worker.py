@@ -40,6 +40,7 @@ class TorchGraph:
         accepted = inspect.signature(self._model.forward).parameters
         self.inputs: Sequence[str] = tuple(name for name in TOKEN_INPUTS if name in accepted)
         self.width: int | None = getattr(self._model.config, "hidden_size", None)
+        self.output_rank = 3
 
     def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]:
         """The last hidden state."""

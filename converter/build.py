@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import ConverterError, PassError
+from converter.errors import ConverterError, ExportError, PassError
 from converter.export import trace, traced_size
 from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
@@ -64,7 +64,10 @@ def build_graphs(
     plan = cut_layers(model)
     try:
         return Built(run.build(model, config, plan))
-    except StampRefused as refusal:
+    except (StampRefused, ExportError) as refusal:
+        if not plan.lists:
+            raise
+        # A model that looks at its own depth may not even trace when cut.
         whole = build_skeleton(architecture, config, task)
         return Built(run.build(whole, config, LayerPlan(())), (f"every layer was traced: {refusal.message}",))
 
@@ -99,7 +102,9 @@ class Builder:
     def _one(self, component: Component, model: nn.Module, plan: LayerPlan, size: Size) -> ExportedGraph:
         settings = self.settings
         with self.on_stage(f"trace {component.stem}"):
-            graph = trace(self.architecture, component, model, dtype=settings.dtype, opset=settings.opset, size=size)
+            graph = trace(
+                self.architecture, component, model, dtype=settings.dtype, opset=settings.opset, size=size
+            )
         with self.on_stage(f"clean {component.stem}"):
             finish_graph(graph, plan, self.passes if settings.post_process else (), settings.dtype)
         return graph
@@ -112,7 +117,11 @@ def interface(component: Component, size: Size) -> Any:
     """
     inputs = component.inputs(size)
     shapes = tuple(
-        (name, str(tensor.dtype), tuple(inputs.axes.get(name, {}).get(dim, n) for dim, n in enumerate(tensor.shape)))
+        (
+            name,
+            str(tensor.dtype),
+            tuple(inputs.axes.get(name, {}).get(dim, n) for dim, n in enumerate(tensor.shape)),
+        )
         for name, tensor in inputs.tensors.items()
     )
     outputs = tuple((output.name, tuple(sorted(output.axes.items()))) for output in component.outputs)
@@ -143,7 +152,7 @@ def finish_graph(graph: ExportedGraph, plan: LayerPlan, passes: Sequence[GraphPa
             raise
         except Exception as error:  # a pass may be anybody's
             raise PassError(
-                f"pass {graph_pass.name!r} failed on {graph.stem}: {error} (done before it: {', '.join(done) or 'none'})",
+                f"pass {graph_pass.name!r} failed on {graph.stem}: {error} (done: {', '.join(done) or 'none'})",
                 remedy="--no-post-process writes the graph as traced",
             ) from error
         done.append(graph_pass.name)

@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from converter import __version__
 from converter.arguments import flag_names, normalise
+from converter.commands import bisect_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
@@ -235,6 +236,10 @@ def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
         write_json({"output": str(folder)})
     elif not quiet:
         write_line(f"wrote {folder}")
+
+
+cli.add_command(bisect_command)
+cli.add_command(new_command)
 
 
 def run(argv: Sequence[str]) -> int:

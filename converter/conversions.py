@@ -32,7 +32,7 @@ def recipes_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRec
     Tied parameters share one tensor object in `model`: each of their names gets the recipe of the one that is stored.
     Raises CheckpointError when a conversion does something that cannot be expressed as a recipe.
     """
-    transforms = get_model_conversion_mapping(model)  # type: ignore[arg-type]
+    transforms = get_model_conversion_mapping(model)
     renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
     owner = {pattern: converter for converter in converters for pattern in converter.source_patterns}
@@ -52,7 +52,7 @@ def recipes_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRec
             recipes[target] = load
         else:
             converter = pending.setdefault(target, copy.deepcopy(owner[pattern]))
-            converter.add_tensor(target, name, pattern, Symbol(load))  # type: ignore[arg-type]
+            converter.add_tensor(target, name, pattern, Symbol(load))
     for target, converter in pending.items():
         recipes.update(_converted(target, converter, model))
     return _with_ties(recipes, state)
@@ -67,7 +67,9 @@ def _converted(target: str, converter: WeightConverter, model: nn.Module) -> dic
     return {name: symbol.recipe for name, symbol in flat.items()}
 
 
-def _with_ties(recipes: dict[str, WeightRecipe], state: Mapping[str, torch.Tensor]) -> dict[str, WeightRecipe]:
+def _with_ties(
+    recipes: dict[str, WeightRecipe], state: Mapping[str, torch.Tensor]
+) -> dict[str, WeightRecipe]:
     stored = {id(state[name]): recipe for name, recipe in recipes.items()}
     ties = {name: stored[id(tensor)] for name, tensor in state.items() if id(tensor) in stored}
     return {**ties, **recipes}
@@ -92,7 +94,7 @@ class Symbol(torch.Tensor):
         if rule is not None:
             return rule(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") in _HARMLESS:
-            return super().__torch_function__(func, types, args, dict(kwargs or {}))
+            return super().__torch_function__(func, types, args, dict(kwargs or {}))  # type: ignore[no-untyped-call]
         raise NotImplementedError(f"no recipe for {getattr(func, '__name__', func)}")
 
 
@@ -132,7 +134,9 @@ def _swap(tensor: Symbol, dim0: int = 0, dim1: int = 1) -> Symbol:
 
 def _reshape(tensor: Symbol, *shape: Any) -> Symbol:
     sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
-    return Symbol(Reshape(tensor.recipe, tuple(torch.empty(tensor.shape, device="meta").reshape(sizes).shape)))
+    return Symbol(
+        Reshape(tensor.recipe, tuple(torch.empty(tensor.shape, device="meta").reshape(sizes).shape))
+    )
 
 
 def _same(tensor: Symbol, *_: Any, **__: Any) -> Symbol:
@@ -151,8 +155,12 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "t": _swap,
     "reshape": _reshape,
     "view": _reshape,
-    "unsqueeze": lambda tensor, dim: _reshape(tensor, *torch.empty(tensor.shape, device="meta").unsqueeze(dim).shape),
-    "squeeze": lambda tensor, *dim: _reshape(tensor, *torch.empty(tensor.shape, device="meta").squeeze(*dim).shape),
+    "unsqueeze": lambda tensor, dim: _reshape(
+        tensor, *torch.empty(tensor.shape, device="meta").unsqueeze(dim).shape
+    ),
+    "squeeze": lambda tensor, *dim: _reshape(
+        tensor, *torch.empty(tensor.shape, device="meta").squeeze(*dim).shape
+    ),
     "contiguous": _same,
     "clone": _same,
     "detach": _same,

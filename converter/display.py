@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.console import write_line, write_table
 
 if TYPE_CHECKING:
-    from converter.bench import BenchReport
+    from converter.bench_report import BenchReport
     from converter.package import PackageInfo
     from converter.pipeline import Report
     from converter.records import Architecture, Comparison, ParityReport

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from converter.errors import ExportError
 from converter.recipes import Parameter, RecipeTensor
-from converter.records import Architecture, Component, DummyInputs, Dtype, ExportedGraph, Size
+from converter.records import Architecture, Component, Dtype, DummyInputs, ExportedGraph, Size
 from converter.skeleton import TORCH_DTYPES, parameter_names
 
 # The first opset whose translations torch writes natively; older ones would be converted down afterwards.
@@ -35,7 +35,13 @@ def traced_size(component: Component, overrides: Mapping[str, int] | None = None
 
 
 def trace(
-    architecture: Architecture, component: Component, model: nn.Module, *, dtype: Dtype, opset: int, size: Size
+    architecture: Architecture,
+    component: Component,
+    model: nn.Module,
+    *,
+    dtype: Dtype,
+    opset: int,
+    size: Size,
 ) -> ExportedGraph:
     """Trace `component` of `model` (whole or skeleton) at `size`, and translate it to ONNX at `opset`.
 
@@ -149,7 +155,9 @@ def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component)
     found = {value.name: value for value in graph.inputs}
     missing = [name for name in inputs.tensors if name not in found]
     if missing:
-        raise ExportError(f"{component.stem}: tracing dropped the inputs {missing}", remedy="does the wrapper use them?")
+        raise ExportError(
+            f"{component.stem}: tracing dropped the inputs {missing}", remedy="does the wrapper use them?"
+        )
     for name, axes in inputs.axes.items():
         shape = found[name].shape
         for dim, axis in axes.items():
@@ -175,5 +183,9 @@ def _first_line(error: BaseException) -> str:
 
 def describe_value(value: ir.Value) -> dict[str, Any]:
     """Name, dtype and shape of a graph input or output, for the package's record."""
-    shape = [] if value.shape is None else [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    shape = (
+        []
+        if value.shape is None
+        else [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    )
     return {"name": value.name, "dtype": str(value.dtype), "shape": shape}

@@ -17,7 +17,9 @@ Array = NDArray[np.generic]
 # weight and every activation costs, measured in docs/performance.md on real MiniLM and on the tiny architectures.
 DEFAULT_TOLERANCES: Mapping[Dtype, Tolerance] = {
     "fp32": Tolerance(),
-    "fp16": Tolerance(2e-2, 0.9999, reason="rounding to 11 bits; measured up to 6e-3 on unit-variance outputs"),
+    "fp16": Tolerance(
+        2e-2, 0.9999, reason="rounding to 11 bits; measured up to 6e-3 on unit-variance outputs"
+    ),
     "bf16": Tolerance(2e-1, 0.99, reason="rounding to 8 bits"),
 }
 

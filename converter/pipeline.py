@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ParityError
-from converter.records import Architecture, Checkpoint, ParityReport, Variant
+from converter.records import ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
 
 if TYPE_CHECKING:
@@ -83,11 +83,12 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     with ledger.stage("load plugins"):
         registry = load_registry()
     with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
-        subject = _choose(request, registry, Path(scratch), ledger)
+        subject = choose_subject(request, registry, Path(scratch), ledger)
         return _convert(request, registry, subject, ledger)
 
 
-def _choose(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:
+def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:
+    """What the request comes to. `scratch` takes a checkpoint that has to be made first."""
     from converter.selection import choose_task, choose_variants, find_source
 
     with ledger.stage("open checkpoint"):
@@ -113,9 +114,11 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
     with stage_package(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
-        made = build_and_write(request, registry, subject, staging.folder / "onnx", ledger, check=choice[0] == "structural")
+        made = build_and_write(
+            request, registry, subject, staging.folder / "onnx", ledger, check=choice[0] == "structural"
+        )
         parity = prove(request, registry, subject, made, choice, ledger)
-        copied, absent = copy_companions(checkpoint.folder, staging.folder)
+        _, absent = copy_companions(checkpoint.folder, staging.folder)
         report = Report(
             output=target,
             architecture=subject.architecture.name,
@@ -129,7 +132,10 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
         record = package_record(request, checkpoint, report, subject.variants, describe_graphs(made.graphs))
         files = write_record(staging.folder, record, known_hashes=made.written.hashes)
         if not parity.passed:
-            raise ParityError(failure(parity), remedy="nothing was written; --keep-failed keeps the package beside the target")
+            raise ParityError(
+                failure(parity),
+                remedy="nothing was written; --keep-failed keeps the package beside the target",
+            )
     return replace(report, files=files)
 
 
@@ -153,7 +159,7 @@ def verify_package(package: Path, model: str, progress: Progress = SILENT, *, se
     registry = load_registry()
     request = replace(recorded_request(info.record), model=model, parity="full", seed=seed)
     with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
-        subject = _choose(request, registry, Path(scratch), ledger)
+        subject = choose_subject(request, registry, Path(scratch), ledger)
         return prove_package(request, subject, package / "onnx", ledger)
 
 

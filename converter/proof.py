@@ -140,7 +140,9 @@ def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
 
     settings = dict(record["settings"])
     settings["variants"] = tuple(record["variants"])
-    return ConversionRequest(**{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False})
+    return ConversionRequest(
+        **{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False}
+    )
 
 
 def _full(
@@ -184,4 +186,6 @@ def failure(report: ParityReport) -> str:
         f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.6f})"
         for row in worst
     ]
-    return f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:\n  " + "\n  ".join(lines)
+    return f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:\n  " + "\n  ".join(
+        lines
+    )

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from converter.pipeline import Report
     from converter.request import ConversionRequest
 
-PACKAGES = ("converter", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
+PACKAGES = (
+    "converter",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+)
 
 
 def package_record(
@@ -39,7 +48,10 @@ def package_record(
         "versions": versions(),
         "settings": settings_of(request),
         "variants": {
-            variant.name: {"summary": variant.summary, "graphs": {stem: graphs[stem] for stem in variant.stems}}
+            variant.name: {
+                "summary": variant.summary,
+                "graphs": {stem: graphs[stem] for stem in variant.stems},
+            }
             for variant in variants
         },
         "parity": parity_record(report.parity),

@@ -81,7 +81,9 @@ class DummyInputs:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.axes) - set(self.tensors))
         if unknown:
-            raise UsageError(f"dummy inputs: axes are named for {unknown}, which are not among the inputs {list(self.tensors)}")
+            raise UsageError(
+                f"dummy inputs: axes are named for {unknown}, which are not among the inputs {list(self.tensors)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Bounds of parity: largest absolute difference, smallest cosine along the last axis. `reason` if looser than default."""
+    """Bounds of parity: largest absolute difference, smallest cosine along the last axis.
+
+    Anything looser than the default carries its `reason` and the value that was measured.
+    """
 
     max_abs: float = 1e-4
     cosine: float = 0.99999
@@ -184,10 +189,12 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise UsageError(f"architecture name {self.name!r} must be a Python identifier: it names a file")
-        if isinstance(self.model_types, str):
+        if not isinstance(self.model_types, tuple):
             raise UsageError(f"architecture {self.name!r}: model_types is a tuple of names, not one string")
         if not self.variants or not all(self.variants.values()):
-            raise UsageError(f"architecture {self.name!r} must declare at least one task, each with a variant")
+            raise UsageError(
+                f"architecture {self.name!r} must declare at least one task, each with a variant"
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -208,7 +215,10 @@ class GraphPass:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one checkpoint tensor lies: `length` bytes at `offset` of `file`. `dtype` is safetensors' spelling (`BF16`)."""
+    """Where one checkpoint tensor lies: `length` bytes at `offset` of `file`.
+
+    `dtype` is safetensors' spelling (`BF16`).
+    """
 
     name: str
     dtype: str

@@ -79,7 +79,9 @@ def open_session(path: Path, *, device: str = "cpu") -> onnxruntime.InferenceSes
     options.log_severity_level = 3
     if sum(file.stat().st_size for file in path.parent.iterdir()) > PREPACK_LIMIT:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    providers = (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    )
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's error types share no public base

@@ -61,9 +61,13 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
     from converter.checkpoint import open_checkpoint
 
     if request.arch == "auto":
-        raise UsageError("--tiny makes a checkpoint of an architecture, and none is named", remedy="add --arch NAME")
+        raise UsageError(
+            "--tiny makes a checkpoint of an architecture, and none is named", remedy="add --arch NAME"
+        )
     if request.model is not None:
-        raise UsageError("--tiny makes its own checkpoint; it cannot be given with --model", remedy="leave one out")
+        raise UsageError(
+            "--tiny makes its own checkpoint; it cannot be given with --model", remedy="leave one out"
+        )
     architecture = registry.find(request.arch)
     task = request.task or architecture.tasks[0]
     check_task(task, architecture)

@@ -20,7 +20,11 @@ from converter.errors import WeightError
 from converter.recipes import WeightRecipe, read
 from converter.records import Dtype
 
-TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def weightless() -> Iterator[FakeTensorMode]:
             empty = torch.empty(parameter.shape, dtype=parameter.dtype)
         module._parameters[name] = nn.Parameter(empty, requires_grad=False)
 
-    nn.Module.register_parameter = register_fake  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_fake  # type: ignore[method-assign, assignment]
     try:
         yield mode
     finally:
@@ -49,7 +53,7 @@ def weightless() -> Iterator[FakeTensorMode]:
 
 
 def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> None:
-    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values: tracing makes them constants."""
+    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values: they are traced as constants."""
     for name, buffer in model.named_buffers():
         if name in mapping and not isinstance(buffer, FakeTensor):
             values = np.ascontiguousarray(read(mapping[name]))
@@ -75,10 +79,17 @@ def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_floating_point():
                 if id(parameter) not in cast:
-                    cast[id(parameter)] = (parameter, nn.Parameter(parameter.detach().to(kind), requires_grad=False))
+                    cast[id(parameter)] = (
+                        parameter,
+                        nn.Parameter(parameter.detach().to(kind), requires_grad=False),
+                    )
                 module._parameters[name] = cast[id(parameter)][1]
         for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+            if (
+                buffer is not None
+                and buffer.is_floating_point()
+                and name not in module._non_persistent_buffers_set
+            ):
                 module._buffers[name] = buffer.to(kind)
 
 

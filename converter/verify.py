@@ -31,7 +31,9 @@ def choose_mode(asked: ParityMode, checkpoint: Checkpoint) -> tuple[ParityMode, 
         return asked, "asked for"
     elements = sum(_elements(info.shape) for info in checkpoint.tensors.values())
     needed, available = int(4 * elements * MEMORY_FACTOR), psutil.virtual_memory().available
-    figures = f"the original in fp32 takes about {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free"
+    figures = (
+        f"the original in fp32 takes about {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free"
+    )
     return ("full", figures) if needed < available else ("structural", figures)
 
 

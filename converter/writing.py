@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
-from converter.model_file import EMBEDDED_LIMIT, embedded_size, write_model
+from converter.model_file import EMBEDDED_LIMIT, embedded_layout, embedded_size, write_model
 from converter.records import ExportedGraph
 from converter.weights import bind_graph, check_data, write_data_file
 
@@ -59,6 +59,9 @@ def write_graphs(
         for graph in graphs:
             path = files[graph.stem]
             hashes[path.name] = write_model(graph.model, path, embed=not external, progress=None)
+    if check and not external:
+        with on_stage("check weights"):
+            checked = sum(check_data(embedded_layout(graph.model, files[graph.stem])) for graph in graphs)
     return Written(folder, files, hashes, checked)
 
 
@@ -70,4 +73,6 @@ def use_data_file(graphs: Sequence[ExportedGraph], external_data: ExternalData) 
             f"a single .onnx file cannot hold {largest / 2**30:.1f} GiB: protobuf ends at 2 GiB",
             remedy="leave --external-data at auto",
         )
-    return external_data == "always" or (external_data == "auto" and (len(graphs) > 1 or largest > EMBEDDED_LIMIT))
+    return external_data == "always" or (
+        external_data == "auto" and (len(graphs) > 1 or largest > EMBEDDED_LIMIT)
+    )

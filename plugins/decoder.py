@@ -60,7 +60,9 @@ def head_shape(config: Any) -> tuple[int, int]:
 
 def names(prefix: str, config: Any) -> list[str]:
     """`prefix.N.key`, `prefix.N.value` for each layer N."""
-    return [f"{prefix}.{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
+    return [
+        f"{prefix}.{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")
+    ]
 
 
 def _inputs(config: Any, with_past: bool, size: Size) -> DummyInputs:
@@ -117,7 +119,7 @@ def _reference(with_past: bool, model: nn.Module, tensors: Any) -> dict[str, tor
     if not with_past:
         return {"logits": model(**rest, use_cache=False).logits}
     config: Any = model.config
-    cache = cache_of(config, past)
+    cache = cache_of(past)
     logits = model(**rest, past_key_values=cache, use_cache=True).logits
     return {"logits": logits, **dict(zip(names("present", config), flat(cache), strict=True))}
 
@@ -154,7 +156,9 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 summary="causal language model",
                 reference_checkpoint="",
                 source=TransformersModel(
-                    classes=dict.fromkeys(("text-generation-with-past", "text-generation"), "AutoModelForCausalLM"),
+                    classes=dict.fromkeys(
+                        ("text-generation-with-past", "text-generation"), "AutoModelForCausalLM"
+                    ),
                     tiny={**TINY, **extra},
                     model_type=model_type,
                 ),

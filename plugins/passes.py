@@ -26,6 +26,7 @@ def _lazily(module: str, function: str) -> Callable[[ir.Model], bool]:
 def register_passes(register: Callable[[GraphPass], None]) -> None:
     for order, name, module, function in (
         (100, "inline-functions", "standard", "inline_functions"),
+        (150, "anchor-sizes", "anchor_sizes", "anchor_sizes"),
         (200, "fold-constants", "standard", "fold_constants"),
         (220, "simplify", "rewrite", "simplify"),
         (240, "fold-rewritten", "standard", "fold_constants"),

@@ -41,19 +41,80 @@ TINY = {
     "intermediate_size": 52,
     "vocab_size": 601,
     "max_position_embeddings": 70,
-    "num_labels": 3,
 }
+
+# One segment only, as their published checkpoints have it.
+ONE_SEGMENT = {"type_vocab_size": 1}
+LOW_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+XLM = {"emb_dim": 36, "n_layers": 2, "n_heads": 3, "hidden_size": None, "num_hidden_layers": None}
+XLM["num_attention_heads"] = None
 
 # model type -> what its tiny config needs beyond TINY
 FAMILY: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 20},
     "bert": {},
-    "roberta": {"type_vocab_size": 1},
-    "xlm-roberta": {"type_vocab_size": 1},
-    "camembert": {"type_vocab_size": 1},
+    "big_bird": {"attention_type": "original_full"},
+    "camembert": ONE_SEGMENT,
+    "convbert": {"embedding_size": 20, "num_attention_heads": 6},
+    "data2vec-text": ONE_SEGMENT,
+    "deberta": {"pos_att_type": ["p2c", "c2p"], "relative_attention": True, "pooler_hidden_size": 36},
+    "deberta-v2": {
+        "pos_att_type": ["p2c", "c2p"],
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pooler_hidden_size": 36,
+    },
     "distilbert": {"dim": 36, "hidden_dim": 52, "n_layers": 2, "n_heads": 3},
     "electra": {"embedding_size": 20},
+    "ernie": {},
+    "esm": {"pad_token_id": 1, "mask_token_id": 32, "position_embedding_type": "rotary"},
+    "esmc": {"head_dim": 12, "num_key_value_heads": 3},
+    "eurobert": {**LOW_IDS, "head_dim": None, "num_key_value_heads": 3, "mask_token_id": 4},
+    "flaubert": XLM,
+    "funnel": {"d_model": 36, "n_head": 3, "d_head": 12, "d_inner": 52, "block_sizes": [1, 1]},
+    "gte": {},
+    "ibert": ONE_SEGMENT,
+    "jina_embeddings_v3": {},
+    "layoutlm": {},
+    "lilt": {},
+    "longformer": {"attention_window": 8, "type_vocab_size": 1},
+    "luke": {"entity_vocab_size": 30, "entity_emb_size": 20, "type_vocab_size": 1},
+    "markuplm": {},
+    "megatron-bert": {},
+    "mobilebert": {"embedding_size": 20, "intra_bottleneck_size": 24, "true_hidden_size": 24},
+    "modernbert": {**LOW_IDS, "layer_types": None, "local_attention": 8},
     "mpnet": {},
-    "albert": {"embedding_size": 20},
+    "mra": {},
+    "nomic_bert": {"head_dim": None},
+    "nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 4, "conv_kernel_size": 5},
+    "rembert": {"input_embedding_size": 20, "output_embedding_size": 28, "bos_token_id": 1, "eos_token_id": 2},
+    "roberta": ONE_SEGMENT,
+    "roberta-prelayernorm": ONE_SEGMENT,
+    "roc_bert": {
+        "pronunciation_vocab_size": 11,
+        "pronunciation_embed_dim": 8,
+        "shape_vocab_size": 13,
+        "shape_embed_dim": 8,
+    },
+    "roformer": {"embedding_size": 20},
+    "splinter": {},
+    "squeezebert": {"embedding_size": 36, "num_attention_heads": 4},
+    "ultrabert": {"head_dim": 12, "num_key_value_heads": 3, "layer_types": None, "sliding_window": 8},
+    "xlm": XLM,
+    "xlm-roberta": ONE_SEGMENT,
+    "xlm-roberta-xl": ONE_SEGMENT,
+    "xmod": {"type_vocab_size": 1, "default_language": "en_XX"},
+    "yoso": {},
+}
+
+# What transformers has no class for, or one that takes more than token ids.
+WITHOUT: dict[str, tuple[str, ...]] = {
+    "question-answering": ("esm", "esmc", "eurobert", "gte", "layoutlm", "nomic_bert"),
+    "fill-mask": ("lilt", "markuplm", "splinter"),
+    "text-classification": ("splinter",),
+    "token-classification": ("splinter",),
 }
 
 
@@ -75,7 +136,7 @@ def token_inputs(size: Size, *, vocabulary: int, pad: int, segments: int = 0) ->
     tensors = {"input_ids": ids, "attention_mask": mask}
     if segments > 1:
         tensors["token_type_ids"] = torch.randint(0, segments, (batch, length), generator=generator)
-    return DummyInputs(tensors, {name: TOKENS for name in tensors})
+    return DummyInputs(tensors, dict.fromkeys(tensors, TOKENS))
 
 
 def _inputs(config: Any, fields: tuple[str, ...], per_token: bool, size: Size) -> DummyInputs:
@@ -86,7 +147,7 @@ def _inputs(config: Any, fields: tuple[str, ...], per_token: bool, size: Size) -
         size, vocabulary=config.vocab_size, pad=pad, segments=getattr(config, "type_vocab_size", 0) or 0
     )
     valid = inputs.tensors["attention_mask"].bool()
-    return replace(inputs, valid={field: valid for field in fields} if per_token else {})
+    return replace(inputs, valid=dict.fromkeys(fields, valid) if per_token else {})
 
 
 def _wrapper(fields: tuple[str, ...], model: nn.Module) -> nn.Module:
@@ -120,6 +181,7 @@ def _components(config: Any, task: str) -> Sequence[Component]:
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     variants = (Variant("text", ("model",), "token ids and mask in, hidden states or logits out"),)
     for model_type, extra in FAMILY.items():
+        tasks = [task for task in TASKS if model_type not in WITHOUT.get(task, ())]
         register(
             Architecture(
                 name=model_type.replace("-", "_"),
@@ -127,11 +189,11 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 summary="bidirectional text encoder and its heads",
                 reference_checkpoint="sentence-transformers/all-MiniLM-L6-v2" if model_type == "bert" else "",
                 source=TransformersModel(
-                    classes={task: entry[0] for task, entry in TASKS.items()},
+                    classes={task: TASKS[task][0] for task in tasks},
                     tiny={**TINY, **extra},
                     model_type=model_type,
                 ),
                 components=_components,
-                variants={task: variants for task in TASKS},
+                variants=dict.fromkeys(TASKS, variants),
             )
         )

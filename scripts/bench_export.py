@@ -26,7 +26,11 @@ MODELS: dict[str, tuple[str, list[str]]] = {
     "colqwen2": ("bf16", ["--parity", "structural"]),
 }
 # Plain dynamo export of ColQwen2 fails on its image path; the peer exports its text path alone.
-HEADER = "| model | tool | wall s | resident GB | anonymous GB | output GB | wall ratio | resident ratio |\n" + "|---" * 8 + "|"
+HEADER = (
+    "| model | tool | wall s | resident GB | anonymous GB | output GB | wall ratio | resident ratio |\n"
+    + "|---" * 8
+    + "|"
+)
 
 
 def checkpoint(name: str, work: Path) -> Path:
@@ -36,7 +40,14 @@ def checkpoint(name: str, work: Path) -> Path:
         return Path(spec.origin).parent / "model"
     folder = work / name
     if not folder.exists():
-        make = [sys.executable, str(HERE / "make_checkpoint.py"), name, str(folder), "--dtype", MODELS[name][0]]
+        make = [
+            sys.executable,
+            str(HERE / "make_checkpoint.py"),
+            name,
+            str(folder),
+            "--dtype",
+            MODELS[name][0],
+        ]
         subprocess.run(make, check=True)
     return folder
 

@@ -110,7 +110,9 @@ def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
             flush()
         shard[name] = tensor
     flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}, indent=1))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index}, indent=1)
+    )
     config: Any = model.config
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)

@@ -1,6 +1,6 @@
 """The peer: what a user writes without this project. Load, torch.onnx.export, save.
 
-    python scripts/plain_export.py CHECKPOINT OUTPUT
+python scripts/plain_export.py CHECKPOINT OUTPUT
 """
 
 import sys
@@ -10,7 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 source, target = sys.argv[1:]
-auto = AutoModelForCausalLM if "CausalLM" in str(AutoConfig.from_pretrained(source).architectures) else AutoModel
+auto = (
+    AutoModelForCausalLM if "CausalLM" in str(AutoConfig.from_pretrained(source).architectures) else AutoModel
+)
 model = auto.from_pretrained(source, dtype=torch.float32).eval()
 ids, mask = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
 axes = {0: "batch_size", 1: "sequence_length"}

@@ -229,6 +229,7 @@ def test_an_allowed_pickle_is_read_by_position(tmp_path: Path) -> None:
         assert read(Load(found[name])).tobytes() == raw_bytes(expected)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_pickle_that_runs_code_is_refused_even_when_pickles_are_allowed(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -42,7 +42,7 @@ class DecoderWithPast(nn.Module):
         **past: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """Past: (batch, heads, past, head size), key and value of each layer in turn; the mask covers past and new."""
-        cache = cache_of(self.model.config, past)
+        cache = cache_of(past)
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -53,12 +53,16 @@ class DecoderWithPast(nn.Module):
         return (output.logits, *flat(cache))
 
 
-def cache_of(config: Any, past: Mapping[str, torch.Tensor]) -> Any:
-    """A cache holding the flat tensors, in their order."""
+def cache_of(past: Mapping[str, torch.Tensor]) -> Any:
+    """A cache holding the flat tensors, in their order.
+
+    Not `DynamicCache(config=...)`: that one drops what slides out of a window, so that past and present would have
+    other lengths than the mask. The mask keeps the window either way.
+    """
     from transformers import DynamicCache
 
     tensors = list(past.values())
-    cache = DynamicCache(config=config)
+    cache = DynamicCache()
     for layer in range(len(tensors) // 2):
         cache.update(tensors[2 * layer], tensors[2 * layer + 1], layer)
     return cache

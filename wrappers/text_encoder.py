@@ -15,7 +15,10 @@ class TextEncoder(nn.Module):
         self.fields = fields
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """All inputs int64 (batch, sequence); outputs as the model's head gives them."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}

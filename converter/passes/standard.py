@@ -51,7 +51,9 @@ def fold_constants(model: ir.Model) -> bool:
     from onnxscript import optimizer
 
     with hidden_weights(model):
-        folded = optimizer.fold_constants_ir(model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
+        folded = optimizer.fold_constants_ir(
+            model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
+        )
         return bool(folded.modified)
 
 
@@ -72,7 +74,11 @@ def remove_unused(model: ir.Model) -> bool:
     """Drop nodes, functions, opset imports and initializers that nothing uses."""
     modified = False
     with hidden_weights(model):
-        for step in (common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass()):
+        for step in (
+            common.RemoveUnusedNodesPass(),
+            common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+            common.RemoveUnusedOpsetsPass(),
+        ):
             modified |= bool(step(model).modified)
     return modified
 

@@ -11,6 +11,5 @@ from converter.runtime.encoder import Encoder
 from converter.runtime.images import list_images
 from converter.runtime.late_interaction import LateInteraction
 from converter.runtime.maxsim import maxsim, top_k
-from converter.runtime.session import SessionSettings
 
-__all__ = ["Encoder", "LateInteraction", "SessionSettings", "list_images", "maxsim", "top_k"]
+__all__ = ["Encoder", "LateInteraction", "list_images", "maxsim", "top_k"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from converter.request import Progress
 from converter.runtime.display import progress_of
 from converter.runtime.files import PackageFiles, open_package
 from converter.runtime.pooling import Pooling, Vectors, normalize_rows, read_pooling
-from converter.runtime.session import Array, Graph, OnnxGraph, Optimization, Provider, SessionSettings
+from converter.runtime.session import Array, Graph, OnnxGraph, SessionKeywords, SessionSettings
 from converter.runtime.tokens import TextTokenizer, check_texts
 
 OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
@@ -49,7 +49,7 @@ class TextPipeline:
 
     @property
     def _pools(self) -> bool:
-        return getattr(self.graph, "output_rank", 3) == 3
+        return self.graph.output_rank == 3
 
     def encode(
         self,
@@ -130,33 +130,18 @@ class Encoder:
         package: str | Path,
         *,
         precision: str = "auto",
-        providers: Sequence[Provider] = ("cpu",),
-        threads: int | None = None,
-        optimization: Optimization = "all",
-        memory_pattern: bool = True,
-        prepacking: bool | None = None,
         pooling: str | None = None,
         max_length: int | None = None,
+        **session: Unpack[SessionKeywords],
     ) -> None:
-        settings = SessionSettings(tuple(providers), threads, optimization, memory_pattern, prepacking)
-        files = open_package(package)
+        settings = SessionSettings(**session)
+        files = open_package(package, settings.precisions(precision))
         name = files.graph(("model", "text_model"), precision, half_first=settings.half_first)
         graph = OnnxGraph(files, name, settings, OUTPUTS)
         self._pipeline = TextPipeline(files, graph, pooling=pooling, max_length=max_length)
         self.file = name
-        source = str(files.folder) if Path(package).expanduser().is_dir() else str(package)
-        self._again = partial(
-            Encoder,
-            source,
-            precision=precision,
-            providers=tuple(providers),
-            threads=threads,
-            optimization=optimization,
-            memory_pattern=memory_pattern,
-            prepacking=prepacking,
-            pooling=pooling,
-            max_length=max_length,
-        )
+        again = partial(Encoder, precision=precision, pooling=pooling, max_length=max_length, **session)
+        self._again = partial(again, files.source)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return self._again, ()

@@ -29,10 +29,13 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class PackageFiles:
-    """A package's folder. `sizes` maps recorded files to bytes; empty where somebody else made the folder."""
+    """A package's folder. `sizes` maps recorded files to bytes; empty where somebody else made the folder.
+
+    `source` opens it again, from any working directory: the folder, or the hub id.
+    """
 
     folder: Path
-    record: Mapping[str, Any]
+    source: str
     sizes: Mapping[str, int]
 
     def has(self, name: str) -> bool:
@@ -107,18 +110,19 @@ class PackageFiles:
         )
 
 
-def open_package(package: str | Path) -> PackageFiles:
-    """A folder or a hub id as a package.
+def open_package(package: str | Path, precisions: Sequence[str] = ()) -> PackageFiles:
+    """A folder or a hub id as a package; from the hub, only graphs of `precisions` are fetched (empty: all).
 
     Folders without converter.json are taken as they are. Raises PackageError: no such folder or model, a
     record of a newer format, or of something that is no package.
     """
     folder = Path(package).expanduser()
+    source = str(folder.resolve()) if folder.is_dir() else str(package)
     if not folder.is_dir():
-        folder = _download(str(package), folder)
+        folder = _download(str(package), folder, precisions)
     folder = folder.resolve()
     if not (folder / RECORD).is_file():
-        return PackageFiles(folder, {}, {})
+        return PackageFiles(folder, source, {})
     from converter.package import read_record
 
     record = read_record(folder)
@@ -129,22 +133,30 @@ def open_package(package: str | Path) -> PackageFiles:
         sizes = {str(name): int(entry["bytes"]) for name, entry in (files or {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PackageError(f"{folder / RECORD}: its list of files is damaged") from error
-    return PackageFiles(folder, record, sizes)
+    return PackageFiles(folder, source, sizes)
 
 
-def _download(name: str, folder: Path) -> Path:
+def _download(name: str, folder: Path, precisions: Sequence[str]) -> Path:
+    """The snapshot of a hub model: what goes with the graphs, and those graphs that are wanted."""
     if folder.exists():
         raise PackageError(f"{name} is a file", remedy=f"name the package's folder: {folder.parent}")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise PackageError(f"there is no folder {name}", remedy="check the path of the package")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.onnx", "*.onnx_data*", "*.txt"]
+    others = [suffix for precision, suffix in SUFFIXES.items() if suffix and precision not in precisions]
+    unwanted = [f"*{suffix}.onnx*" for suffix in others] if precisions else []
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        found = _snapshot(name, unwanted)
+        return found if any(found.rglob("*.onnx")) or not unwanted else _snapshot(name, [])
     except Exception as error:  # the client under huggingface_hub changes, and its errors share no base
         raise PackageError(
             f"there is no folder {name}, and the hub does not give a model of that name"
             f" ({type(error).__name__}: {error})",
             remedy="check the name, or download the package and give its folder",
         ) from error
+
+
+def _snapshot(name: str, unwanted: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", "*.onnx*"]
+    return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=list(unwanted)))

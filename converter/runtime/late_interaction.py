@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from converter.runtime.files import open_package
 from converter.runtime.images import Picture, Size, gather, open_image, read_pixels
 from converter.runtime.maxsim import Vectors, maxsim, top_k
 from converter.runtime.prompts import Processor
-from converter.runtime.session import Array, OnnxGraph, SessionSettings
+from converter.runtime.session import Array, OnnxGraph, SessionKeywords, SessionSettings
 from converter.runtime.tokens import check_texts
 
 OUTPUTS = ("embeddings",)
@@ -26,21 +26,21 @@ GRIDS = "image_grid_thw"
 class LateInteraction:
     """Multi-vector retrieval from a package folder or a hub id, over page images.
 
-    `precision` and `settings` are as for `Encoder`. A graph is opened when it is first used: queries take
-    `text_model`, pages `image_model`, and either takes `model` where the package has only that one. Can be
-    pickled; the copy opens the package again.
+    `precision` and the settings of the session are as for `Encoder`. A graph is opened when it is first used:
+    queries take `text_model`, pages `image_model`, and either takes `model` where the package has only that
+    one. Can be pickled; the copy opens the package again.
     """
 
     def __init__(
-        self, package: str | Path, *, precision: str = "auto", settings: SessionSettings | None = None
+        self, package: str | Path, *, precision: str = "auto", **session: Unpack[SessionKeywords]
     ) -> None:
-        self._files = open_package(package)
-        self._source = str(self._files.folder) if Path(package).expanduser().is_dir() else str(package)
+        self._settings = SessionSettings(**session)
         self._precision = precision
-        self._settings = settings or SessionSettings()
+        self._files = open_package(package, self._settings.precisions(precision))
+        self._again = partial(LateInteraction, self._files.source, precision=precision, **session)
 
-    def __reduce__(self) -> tuple[Callable[..., LateInteraction], tuple[Any, ...]]:
-        return _reopen, (self._source, self._precision, self._settings)
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return self._again, ()
 
     @cached_property
     def _text(self) -> OnnxGraph:
@@ -131,10 +131,6 @@ class LateInteraction:
     ) -> tuple[Vectors, NDArray[np.int64]]:
         """The best pages of each query: scores and page numbers, (queries, k) each, best first."""
         return top_k(maxsim(queries, pages), k)
-
-
-def _reopen(source: str, precision: str, settings: SessionSettings) -> LateInteraction:
-    return LateInteraction(source, precision=precision, settings=settings)
 
 
 def _in_batches(

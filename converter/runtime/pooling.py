@@ -41,9 +41,11 @@ class Pooling:
             raise UsageError(f"no pooling {names}", remedy=f"choose from {', '.join(MODES)}")
 
     def __call__(self, hidden: Vectors, mask: Array) -> Vectors:
-        """(batch, tokens, dim) and (batch, tokens) to (batch, dim x modes)."""
-        pooled = [_pool(mode, hidden, mask.astype(np.float32)) for mode in self.modes]
-        return np.concatenate(pooled, axis=1)
+        """(batch, tokens, dim) and (batch, tokens) to (batch, dim x modes); a text without tokens is zero."""
+        parts = [_pool(mode, hidden, mask.astype(np.float32)) for mode in self.modes]
+        pooled = np.concatenate(parts, axis=1)
+        pooled[~mask.any(axis=1)] = 0
+        return pooled
 
 
 def _pool(mode: str, hidden: Vectors, mask: Vectors) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,16 @@ _DTYPES: Mapping[str, Any] = {
 }
 
 
+class SessionKeywords(TypedDict, total=False):
+    """The fields of `SessionSettings`, as the keywords of whatever opens a graph."""
+
+    providers: Sequence[Provider]
+    threads: int | None
+    optimization: Optimization
+    memory_pattern: bool
+    prepacking: bool | None
+
+
 @dataclass(frozen=True)
 class SessionSettings:
     """How graphs are opened.
@@ -54,7 +64,7 @@ class SessionSettings:
     unless the data file is larger than 1 GiB.
     """
 
-    providers: tuple[Provider, ...] = ("cpu",)
+    providers: Sequence[Provider] = ("cpu",)
     threads: int | None = None
     optimization: Optimization = "all"
     memory_pattern: bool = True
@@ -76,15 +86,24 @@ class SessionSettings:
         name, _ = _name_and_options(self.providers[0])
         return name in {PROVIDERS[short] for short in HALF_FIRST}
 
+    def precisions(self, asked: str) -> tuple[str, ...]:
+        """What `asked` may come to be, and so what is worth fetching; see `PackageFiles.graph`."""
+        if asked != "auto":
+            return (asked,)
+        return ("fp16", "fp32") if self.half_first else ("fp32",)
+
 
 class Graph(Protocol):
-    """What runs: names of inputs, and the first output of a run in float32."""
+    """What runs: names of inputs, and one output in float32, of a rank and, if known, a last axis."""
 
     @property
     def inputs(self) -> Sequence[str]: ...
 
     @property
     def width(self) -> int | None: ...
+
+    @property
+    def output_rank(self) -> int: ...
 
     def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]: ...
 
@@ -122,7 +141,14 @@ class OnnxGraph:
                 remedy="run this graph with onnxruntime itself",
             )
         typed = {name: np.asarray(feed[name], dtype=dtype) for name, dtype in self._dtypes.items()}
-        (result,) = self._session.run([self.output], typed)
+        try:
+            (result,) = self._session.run([self.output], typed)
+        except Exception as error:  # onnxruntime's errors share no public base
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in typed.items())
+            raise PackageError(
+                f"{self.file} cannot be run on {shapes}: {error}",
+                remedy="if memory ran out take smaller batches; if the text is too long, a lower max_length",
+            ) from error
         return np.asarray(result, dtype=np.float32)
 
 

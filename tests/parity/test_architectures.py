@@ -26,14 +26,21 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("distilbert", "token-classification", {}, "no segments"),
     ("albert", "feature-extraction", {"num_hidden_layers": 4}, "one layer used four times"),
     ("mpnet", "feature-extraction", {}, "relative position bias"),
-    ("qwen2", "text-generation-with-past", {"num_hidden_layers": 5, "tie_word_embeddings": True}, "stamped, tied, past"),
+    (
+        "qwen2",
+        "text-generation-with-past",
+        {"num_hidden_layers": 5, "tie_word_embeddings": True},
+        "stamped, tied, past",
+    ),
     ("llama", "text-generation", {"num_hidden_layers": 3}, "no past"),
     ("mistral", "text-generation-with-past", {}, "a sliding window shorter than the text"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("arch", "task", "overrides"), [case[:3] for case in CASES], ids=[f"{case[0]}-{case[1]}" for case in CASES]
+    ("arch", "task", "overrides"),
+    [case[:3] for case in CASES],
+    ids=[f"{case[0]}-{case[1]}" for case in CASES],
 )
 def test_graph_equals_the_original_at_sizes_never_traced(
     arch: str, task: str, overrides: dict[str, Any], tiny_checkpoint: Checkpoints, tmp_path: Path
@@ -43,4 +50,8 @@ def test_graph_equals_the_original_at_sizes_never_traced(
     sizes = {row.size for row in report.parity.comparisons}
     assert report.parity.passed
     assert len(sizes) >= 6
-    assert {row.pair for row in report.parity.comparisons} == {"wrapper/original", "graph/original", "graph/wrapper"}
+    assert {row.pair for row in report.parity.comparisons} == {
+        "wrapper/original",
+        "graph/original",
+        "graph/wrapper",
+    }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from converter.bench import BenchReport, Contender, Spread, bench, make_texts
+from converter.bench import bench, make_texts
+from converter.bench_report import BenchReport, Contender, Spread
 from converter.cli import run
 from converter.errors import PackageError, UsageError
 

@@ -89,7 +89,6 @@ def test_longer_texts_are_cut_at_the_models_maximum(encoder: Encoder, copy: Path
     np.testing.assert_allclose(encoder.encode("word " * 254), encoder.encode("word " * 5000), atol=1e-6)
     assert Encoder(copy, max_length=100_000).max_length == 512
     (copy / "sentence_bert_config.json").unlink()
-    replace(copy / "converter.json", "{}")
     (copy / "converter.json").unlink()
     assert Encoder(copy).max_length == 512
 
@@ -155,6 +154,27 @@ def test_a_prompt_stands_in_front(copy: Path, encoder: Encoder) -> None:
         prompted.encode(["a"], prompt_name="other")
 
 
+@pytest.mark.xdist_group("minilm")
+@pytest.mark.parametrize(
+    "config", [{"pooling_mode": "cls"}, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}]
+)
+def test_both_spellings_of_the_pooling_are_read(copy: Path, config: dict[str, Any]) -> None:
+    by_name = Encoder(copy, pooling="cls").encode(SENTENCES)
+    replace(copy / "1_Pooling/config.json", json.dumps(config))
+    (copy / "converter.json").unlink()
+    np.testing.assert_array_equal(Encoder(copy).encode(SENTENCES), by_name)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_precision_is_a_file_and_none_is_chosen_unasked_for_its_speed(copy: Path) -> None:
+    (copy / "onnx/model.onnx").rename(copy / "onnx/model_quantized.onnx")
+    (copy / "converter.json").unlink()
+    assert Encoder(copy).file == Encoder(copy, precision="q8").file == "onnx/model_quantized.onnx"
+    os.link(copy / "onnx/model_quantized.onnx", copy / "onnx/model.onnx")
+    assert Encoder(copy).file == "onnx/model.onnx"
+    assert Encoder(copy, precision="q8").file == "onnx/model_quantized.onnx"
+
+
 def pooled_by_sentence_transformers_rules(mode: str, rows: list[Array]) -> Array:
     rules: dict[str, Callable[[Array], Array]] = {
         "cls": lambda row: row[0],
@@ -178,6 +198,13 @@ def test_each_pooling_sees_only_real_tokens(mode: str, left: bool) -> None:
         hidden[index, span], mask[index, span] = row, 1
     expected = pooled_by_sentence_transformers_rules(mode, rows)
     np.testing.assert_allclose(Pooling((mode,))(hidden, mask), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["cls", "max", "mean", "lasttoken"])
+def test_a_text_that_leaves_no_token_is_zero(mode: str) -> None:
+    """An empty text, where the tokenizer puts nothing around it."""
+    hidden = np.full((1, 2, 5), np.nan, dtype=np.float32)
+    np.testing.assert_array_equal(Pooling((mode,))(hidden, np.zeros((1, 2))), np.zeros((1, 5)))
 
 
 def test_a_weighted_mean_counts_later_tokens_more() -> None:
@@ -262,6 +289,32 @@ def test_what_is_no_text_is_named(encoder: Encoder) -> None:
 def test_a_missing_folder_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(PackageError, match="there is no folder"):
         Encoder(name)
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_hub_id_is_fetched_with_the_wanted_precision_only(
+    encoder: Encoder, minilm_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot(name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((name, ignore_patterns))
+        return str(minilm_package)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    from_hub = Encoder("somebody/model")
+    assert asked[0][0] == "somebody/model" and "*_fp16.onnx*" in asked[0][1]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(from_hub)).encode("a"), encoder.encode("a"))
+    assert asked[1][0] == "somebody/model"
+
+
+def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(*_: Any, **__: Any) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    with pytest.raises(PackageError, match="no route to host"):
+        Encoder("somebody/model")
 
 
 def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from converter.errors import PackageError, UsageError
 from converter.runtime import LateInteraction, list_images
+from converter.runtime.files import open_package
+from converter.runtime.session import SessionSettings, open_session
 
 pytestmark = pytest.mark.xdist_group("colqwen2")
 Draw = Callable[..., Image.Image]
@@ -131,6 +133,26 @@ def test_a_page_with_more_tokens_than_the_model_takes_is_refused(
 def test_one_query_without_a_list_is_refused(model: LateInteraction) -> None:
     with pytest.raises(UsageError, match="list"):
         model.encode_queries("What is ONNX?")
+
+
+def test_a_lost_data_file_is_named(retrieval_package: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(retrieval_package, package)
+    (package / "onnx/model.onnx_data").unlink()
+    with pytest.raises(PackageError, match=r"no onnx/model\.onnx_data"):
+        LateInteraction(package).encode_queries(["a"])
+
+
+def test_weights_of_large_data_files_are_not_packed(
+    retrieval_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, setting = open_package(retrieval_package), "session.disable_prepacking"
+    small = open_session(files, "onnx/text_model.onnx", SessionSettings()).get_session_options()
+    with pytest.raises(RuntimeError, match=setting):
+        small.get_session_config_entry(setting)
+    monkeypatch.setattr("converter.runtime.session.PREPACK_LIMIT", 1000)
+    large = open_session(files, "onnx/text_model.onnx", SessionSettings()).get_session_options()
+    assert large.get_session_config_entry(setting) == "1"
 
 
 def test_a_package_without_a_tokenizer_says_so(colqwen2_package: Path) -> None:

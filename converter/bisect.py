@@ -1,0 +1,303 @@
+"""Where a graph departs from the model it was made from: module by module, at the smallest size that fails.
+
+A module that the wrapper shares with the original, or that a graph shares with its wrapper, is a point where both can
+be compared: what goes into it and what comes out of it. The first point that differs, on a way to a wrong output that
+passes no point that agrees, lies just behind the mistake.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.errors import PackageError
+from converter.export import ByName, shared_scopes
+from converter.observe import Call, record_calls, run_inside
+from converter.parity import Array, distance, parity_sizes, tolerance_for
+from converter.pipeline import Ledger, choose_subject
+from converter.proof import prove_package, recorded_request
+from converter.records import Comparison, Component, Dtype, Size, Tolerance
+from converter.request import SILENT, Progress
+from converter.runners import Case, run_original
+from converter.scopes import Boundary, Lineage, boundaries
+from converter.verify import fits_in_memory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converter.proof import Subject
+
+# An error grows on its way to an output, so inner values have to agree better than outputs do. Only fp32 has room for
+# that: its rounding is a thousandth of its bound, that of the halves nearly all of it.
+INNER_SHARE: Mapping[Dtype, float] = {"fp32": 0.1, "fp16": 1.0, "bf16": 1.0}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One module's input or output, compared. `module` is its path in what the graph is compared with."""
+
+    module: str
+    side: str
+    value: str
+    max_abs: float
+    cosine: float
+    agrees: bool
+
+    def __str__(self) -> str:
+        return f"what {self.module or 'the model'} {'is given' if self.side == 'input' else 'gives'}"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where one graph computes something else.
+
+    against     what it was compared with: `original`, or `wrapper` where wrapper and original agree
+    module      the module that is wrong, by its path there; empty is the model itself
+    point       the first value that differs
+    sources     what agrees and goes into it: graph inputs, and outputs of modules
+    nodes       the nodes between `sources` and `point`
+    parameters  those that the nodes use
+    points      every point of comparison, in the order of the graph
+    """
+
+    component: str
+    size: str
+    against: str
+    module: str
+    point: Point
+    sources: tuple[str, ...]
+    nodes: tuple[str, ...]
+    parameters: tuple[str, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The trusted side at one size: its modules' calls, by their path in the graph's scopes and by their own."""
+
+    case: Case
+    against: str
+    calls: Mapping[str, tuple[str, list[Call]]]
+    parameters: frozenset[str]
+
+
+def bisect_package(
+    package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0
+) -> tuple[Divergence, ...]:
+    """One divergence for each graph of `package` that fails parity with the checkpoint `model`; none if all pass.
+
+    The package may be one that `--keep-failed` left. Its files are not checked: a graph that was altered is a
+    graph to look into.
+    """
+    from converter.package import inspect_package
+    from converter.registry import load_registry
+
+    ledger = Ledger(progress)
+    request = replace(recorded_request(inspect_package(package).record), model=model, parity="full", seed=seed)
+    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
+        subject = choose_subject(request, load_registry(), Path(scratch), ledger)
+        report = prove_package(request, subject, package / "onnx", ledger)
+        failed = [row for row in report.comparisons if not row.passed]
+        with ledger.stage("look inside the original"):
+            observed = _observe(subject, failed, seed) if failed else []
+        found = []
+        for entry in observed:
+            with ledger.stage(f"look inside {entry.case.component.stem}"):
+                tolerance = tolerance_for(entry.case.component, request.dtype, request.atol)
+                share = INNER_SHARE[request.dtype]
+                found.append(locate(entry, package / "onnx", tolerance, share))
+    return tuple(found)
+
+
+# --- the trusted side ---
+
+
+def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[Observation]:
+    """Run the original once more, at one failing size of each failing component, with hooks."""
+    checkpoint = subject.checkpoint
+    with tempfile.TemporaryDirectory(prefix="converter-offload-") as scratch:
+        offload = None if fits_in_memory(checkpoint) else Path(scratch)
+        model = subject.architecture.source.original(checkpoint, subject.task, offload)
+        found = []
+        for component in subject.components():
+            rows = [row for row in failed if row.component == component.stem]
+            if rows:
+                against, size = choose_failure(component, rows, seed)
+                found.append(observe(model, component, size, against))
+        del model
+        gc.collect()
+    return found
+
+
+def choose_failure(component: Component, rows: Sequence[Comparison], seed: int) -> tuple[str, Size]:
+    """What to compare the graph with, and where: the smallest failing size, without padding if that fails too.
+
+    A graph that departs from its wrapper was made wrong; one that only departs from the original was made right from
+    a wrong wrapper.
+    """
+    made_wrong = [row for row in rows if row.pair == "graph/wrapper"]
+    chosen = {row.size for row in made_wrong or rows}
+    sizes = [size for size in parity_sizes(component.axes, seed) if size.label in chosen]
+    size = min(sizes, key=lambda entry: (entry.padding != "none", math.prod(max(1, n) for n in entry.axes.values())))
+    return ("wrapper" if made_wrong else "original"), size
+
+
+def observe(model: nn.Module, component: Component, size: Size, against: str) -> Observation:
+    """Record every module of the original, or of the wrapper around it, at `size`."""
+    inputs = component.inputs(size)
+    wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
+    (case,) = run_original(model, component, [size])
+    copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
+    if against == "wrapper":
+        calls = record_calls(wrapper, lambda: wrapper(*copies.values()))
+        paths = {path: path for path in calls if path}
+    else:
+        calls = record_calls(model, lambda: component.reference(model, copies))
+        paths = shared_scopes(wrapper, model)
+    named = {scope: (path, calls[path]) for scope, path in paths.items() if path in calls}
+    return Observation(case, against, named, frozenset(name for name, _ in model.named_parameters()))
+
+
+# --- both sides ---
+
+
+def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: float) -> Divergence:
+    """Run the graph with its inner values, compare it at every point, and find the first that is wrong."""
+    case = observed.case
+    path = folder / f"{case.component.stem}.onnx"
+    graph = ir.load(path).graph
+    edges = {scope: edge for scope, edge in boundaries(graph).items() if scope in observed.calls}
+    wanted = {name for edge in edges.values() for name in (*edge.inputs, *edge.outputs)}
+    results = {**case.feed, **run_inside(path, wanted - set(case.feed), case.feed)}
+    lineage = Lineage.of(graph)
+    compare = Comparer(results, tuple(case.valid.values()), tolerance, share)
+    points = [
+        point for scope, edge in edges.items() for point in compare.module(edge, *observed.calls[scope])
+    ]
+    points.sort(key=lambda point: (lineage.order[point.value], point.side == "output", -len(point.module)))
+    trusted = case.wrapper if observed.against == "wrapper" else case.original
+    wrong = [name for name, expected in trusted.items() if not compare.output(name, expected, case.valid.get(name))]
+    return _first(observed, points, wrong or list(trusted), lineage)
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Compares recorded tensors with values of the graph, at the valid positions."""
+
+    results: Mapping[str, Array]
+    valid: tuple[Array, ...]
+    tolerance: Tolerance
+    share: float
+
+    def module(self, edge: Boundary, path: str, calls: Sequence[Call]) -> Iterator[Point]:
+        """A module's output, and its input where it takes one tensor: with several, which is which is not known."""
+        for call in calls:
+            if len(call.inputs) == 1:
+                yield from self._nearest(path, "input", call.inputs[0], edge.inputs)
+            if call.output is not None:
+                yield from self._nearest(path, "output", call.output, edge.outputs)
+
+    def output(self, name: str, expected: Array, valid: Array | None) -> bool:
+        max_abs, cosine = distance(expected, self.results[name].astype(expected.dtype), valid)
+        return max_abs <= self.tolerance.max_abs and cosine >= self.tolerance.cosine
+
+    def _nearest(self, path: str, side: str, expected: Array, names: Mapping[str, None]) -> Iterator[Point]:
+        """The value that is nearest among those of the right shape; none if no value has it."""
+        measured = []
+        for name in names:
+            found = aligned(self.results[name], expected)
+            if found is not None:
+                measured.append((*distance(expected, found, self._mask(expected)), name))
+        if measured:
+            max_abs, cosine, name = min(measured, key=lambda entry: (entry[0], -entry[1]))
+            bound = self.share * self.tolerance.max_abs * max(1.0, _scale(expected))
+            agrees = max_abs <= bound and cosine >= self.tolerance.cosine
+            yield Point(path, side, name, max_abs, cosine, agrees)
+
+    def _mask(self, expected: Array) -> Array | None:
+        return next((mask for mask in self.valid if expected.shape[: mask.ndim] == mask.shape), None)
+
+
+def aligned(found: Array, expected: Array) -> Array | None:
+    """`found` in the shape of `expected`, where one is the other with axes merged, split or repeated; else None.
+
+    A wrapper may keep rows apart that the original packs. Numbers and indices do not compare.
+    """
+    if (found.dtype.kind == "f") != (expected.dtype.kind == "f") or expected.ndim == 0:
+        return None
+    if found.shape == expected.shape:
+        return found
+    if found.size == expected.size and found.shape[-1:] == expected.shape[-1:]:
+        return found.reshape(expected.shape)
+    repeated = found.ndim == expected.ndim and all(
+        a in (1, b) for a, b in zip(found.shape, expected.shape, strict=True)
+    )
+    return np.broadcast_to(found, expected.shape) if repeated and found.shape[0] == 1 else None
+
+
+def _scale(array: Array) -> float:
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    return float(np.abs(finite.astype(np.float64)).max()) if finite.size else 0.0
+
+
+def _first(
+    observed: Observation, points: Sequence[Point], wrong: Sequence[str], lineage: Lineage
+) -> Divergence:
+    agreeing = {point.value for point in points if point.agrees}
+    live, _ = lineage.behind(wrong, agreeing)
+    reached = {value.name for node in live for value in node.outputs}
+    differing = [point for point in points if point.value in reached | set(wrong) and point.value not in agreeing]
+    if differing:
+        point = differing[0]
+    else:
+        point = Point("", "output", wrong[0], math.inf, -1.0, False)
+    nodes, ends = lineage.behind([point.value], agreeing)
+    parameters = tuple(name for name in ends if name in observed.parameters)
+    sources = [entry for entry in points if entry.agrees and entry.value in ends]
+    given = [name for name in ends if name in observed.case.feed]
+    return Divergence(
+        component=observed.case.component.stem,
+        size=observed.case.size.label,
+        against=observed.against,
+        module=blame(point, [entry.module for entry in sources], parameters),
+        point=point,
+        sources=(*given, *dict.fromkeys(entry.module for entry in sources if entry.side == "output")),
+        nodes=tuple(f"{node.name} ({node.op_type})" for node in nodes),
+        parameters=parameters,
+        points=tuple(points),
+    )
+
+
+def blame(point: Point, sources: Sequence[str], parameters: Sequence[str]) -> str:
+    """The smallest module that holds everything between what agrees and what does not.
+
+    Where the nodes between use the parameters of one module only, and no module's own output is wrong, it is that one.
+    """
+    owners = {name.rpartition(".")[0] for name in parameters}
+    if point.side == "output":
+        return point.module
+    if len(owners) == 1:
+        return owners.pop()
+    parts = [path.split(".") for path in (point.module, *sources)]
+    common = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    whole = ".".join(common)
+    return whole.rpartition(".")[0] if whole == point.module else whole
+
+
+def require_graphs(package: Path, stems: Sequence[str]) -> None:
+    """Raise PackageError, naming the graph, unless the package has all of them."""
+    for stem in stems:
+        if not (package / "onnx" / f"{stem}.onnx").is_file():
+            raise PackageError(f"{package} has no onnx/{stem}.onnx", remedy="convert the checkpoint again")

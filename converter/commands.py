@@ -1,0 +1,56 @@
+"""The commands for those who write plugins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from converter.console import quiet_libraries, show_progress, write_line
+from converter.errors import ParityError
+from converter.options import FOLDER, OUTPUT, options
+
+
+@click.command("new")
+@click.argument("name")
+@click.option("--output", type=FOLDER, help="Folder of the package. [default: converter-NAME]")
+@options(*OUTPUT)
+def new_command(name: str, output: Path | None, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Write a plugin package that converts and passes parity as it is, to start from."""
+    from converter.display import write_json
+    from converter.scaffold import names, write_plugin
+
+    folder = write_plugin(name, output)
+    arch = names(name)["name"]
+    if as_json:
+        write_json({"output": str(folder), "architecture": arch})
+    elif not quiet:
+        write_line(f"wrote {folder}; try it:")
+        write_line(f"  pip install --editable {folder}")
+        write_line(f"  pytest --converter-arch {arch}")
+        write_line(f"  converter --arch {arch} --tiny --output {arch}-onnx")
+
+
+@click.command("bisect")
+@click.argument("package", type=FOLDER)
+@click.option("--model", "--model-id", required=True, help="The checkpoint the package was made from.")
+@options(*OUTPUT)
+@click.pass_context
+def bisect_command(
+    ctx: click.Context, package: Path, model: str, quiet: bool, verbose: bool, as_json: bool
+) -> None:
+    """Find the first module that a package computes differently. Exits with 3 if there is one."""
+    from converter.display import show_bisection, write_json
+    from converter.extras import require_export
+
+    require_export()
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.bisect import bisect_package
+
+        found = bisect_package(package, model, progress)
+    if as_json:
+        write_json({"divergences": [asdict(entry) for entry in found]})
+    elif not quiet:
+        show_bisection(found)
+    ctx.exit(ParityError.exit_code if found else 0)

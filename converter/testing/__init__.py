@@ -1,0 +1,1 @@
+"""Parity tests for any architecture, through pytest: `pytest --converter-arch NAME`."""
