@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converter.errors import PackageError
 from converter.export import ByName, shared_scopes
 from converter.observe import Call, record_calls, run_inside
 from converter.parity import Array, distance, parity_sizes, tolerance_for
@@ -42,7 +41,7 @@ INNER_SHARE: Mapping[Dtype, float] = {"fp32": 0.1, "fp16": 1.0, "bf16": 1.0}
 
 @dataclass(frozen=True)
 class Point:
-    """One module's input or output, compared. `module` is its path in what the graph is compared with."""
+    """One module's input or output, compared. `module` is its path in the original, or `wrapper.` and that in there."""
 
     module: str
     side: str
@@ -60,7 +59,7 @@ class Divergence:
     """The first place where one graph computes something else.
 
     against     what it was compared with: `original`, or `wrapper` where wrapper and original agree
-    module      the module that is wrong, by its path there; empty is the model itself
+    module      the module that is wrong, by its path in the original; empty is the model itself
     point       the first value that differs
     sources     what agrees and goes into it: graph inputs, and outputs of modules
     nodes       the nodes between `sources` and `point`
@@ -78,10 +77,19 @@ class Divergence:
     parameters: tuple[str, ...]
     points: tuple[Point, ...]
 
+    def around(self, before: int = 4, after: int = 3) -> tuple[Point, ...]:
+        """The points next to the first wrong one."""
+        position = self.points.index(self.point) if self.point in self.points else len(self.points)
+        return self.points[max(0, position - before) : position + 1 + after]
+
 
 @dataclass(frozen=True)
 class Observation:
-    """The trusted side at one size: its modules' calls, by their path in the graph's scopes and by their own."""
+    """The trusted side at one size.
+
+    calls  scope in the graph -> the module's path in the original, or the scope where only the wrapper has it, and
+           its calls
+    """
 
     case: Case
     against: str
@@ -154,15 +162,16 @@ def observe(model: nn.Module, component: Component, size: Size, against: str) ->
     """Record every module of the original, or of the wrapper around it, at `size`."""
     inputs = component.inputs(size)
     wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
+    shared = shared_scopes(wrapper, model)
     (case,) = run_original(model, component, [size])
     copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
     if against == "wrapper":
         calls = record_calls(wrapper, lambda: wrapper(*copies.values()))
-        paths = {path: path for path in calls if path}
+        scopes = {path: path for path in calls if path}
     else:
         calls = record_calls(model, lambda: component.reference(model, copies))
-        paths = shared_scopes(wrapper, model)
-    named = {scope: (path, calls[path]) for scope, path in paths.items() if path in calls}
+        scopes = shared
+    named = {scope: (shared.get(scope, scope), calls[path]) for scope, path in scopes.items() if path in calls}
     return Observation(case, against, named, frozenset(name for name, _ in model.named_parameters()))
 
 
@@ -182,7 +191,7 @@ def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: flo
     points = [
         point for scope, edge in edges.items() for point in compare.module(edge, *observed.calls[scope])
     ]
-    points.sort(key=lambda point: (lineage.order[point.value], point.side == "output", -len(point.module)))
+    points.sort(key=lambda point: (lineage.order[point.value], point.side == "input", -len(point.module)))
     trusted = case.wrapper if observed.against == "wrapper" else case.original
     wrong = [name for name, expected in trusted.items() if not compare.output(name, expected, case.valid.get(name))]
     return _first(observed, points, wrong or list(trusted), lineage)
@@ -218,7 +227,8 @@ class Comparer:
                 measured.append((*distance(expected, found, self._mask(expected)), name))
         if measured:
             max_abs, cosine, name = min(measured, key=lambda entry: (entry[0], -entry[1]))
-            bound = self.share * self.tolerance.max_abs * max(1.0, _scale(expected))
+            counts = expected.dtype.kind != "f"
+            bound = 0.0 if counts else self.share * self.tolerance.max_abs * max(1.0, _scale(expected))
             agrees = max_abs <= bound and cosine >= self.tolerance.cosine
             yield Point(path, side, name, max_abs, cosine, agrees)
 
@@ -244,7 +254,7 @@ def aligned(found: Array, expected: Array) -> Array | None:
 
 
 def _scale(array: Array) -> float:
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    finite = array[np.isfinite(array)]
     return float(np.abs(finite.astype(np.float64)).max()) if finite.size else 0.0
 
 
@@ -294,10 +304,3 @@ def blame(point: Point, sources: Sequence[str], parameters: Sequence[str]) -> st
         common.append(level[0])
     whole = ".".join(common)
     return whole.rpartition(".")[0] if whole == point.module else whole
-
-
-def require_graphs(package: Path, stems: Sequence[str]) -> None:
-    """Raise PackageError, naming the graph, unless the package has all of them."""
-    for stem in stems:
-        if not (package / "onnx" / f"{stem}.onnx").is_file():
-            raise PackageError(f"{package} has no onnx/{stem}.onnx", remedy="convert the checkpoint again")

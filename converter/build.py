@@ -12,6 +12,7 @@ from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
 from converter.records import Architecture, Component, Dtype, ExportedGraph, GraphPass, Size
+from converter.request import DEFAULT_OPSET
 from converter.skeleton import cast_skeleton, weightless
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class BuildSettings:
     """How to trace. `sizes` replaces declared traced sizes by axis name."""
 
     dtype: Dtype = "fp32"
-    opset: int = 18
+    opset: int = DEFAULT_OPSET
     stamp: bool = True
     post_process: bool = True
     sizes: Mapping[str, int] | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converter.console import write_line, write_table
 
 if TYPE_CHECKING:
+    from converter.bisect import Divergence
     from converter.bench_report import BenchReport
     from converter.package import PackageInfo
     from converter.pipeline import Report
@@ -82,6 +83,26 @@ def _parity_row(component: str, output: str, group: list[Comparison]) -> tuple[s
         str(len({row.size for row in group})),
         "passed" if all(row.passed for row in group) else "FAILED",
     )
+
+
+def show_bisection(found: Sequence[Divergence]) -> None:
+    """Where each graph departs: the module, what goes into it, what it became, and the points around."""
+    if not found:
+        write_line("parity passed: nothing to bisect")
+    for entry in found:
+        point = entry.point
+        write_line(f"{entry.component} departs from the {entry.against} at {entry.size}")
+        write_line(f"in {entry.module or 'the model itself'}: first wrong is {point}")
+        write_line(f"  value {point.value!r}: max abs difference {point.max_abs:.2e}, cosine {point.cosine:.6f}")
+        write_line(f"  made from {', '.join(entry.sources) or 'nothing that could be compared'}")
+        for title, names in (("parameters", entry.parameters), ("nodes", entry.nodes)):
+            write_line(f"  {title}: {', '.join(names) or 'none'}")
+        numbers = ("max abs difference", "cosine")
+        rows = [
+            (str(row), f"{row.max_abs:.1e}", f"{row.cosine:.7f}", "agrees" if row.agrees else "DIFFERS")
+            for row in entry.around()
+        ]
+        write_table(("point", *numbers, "verdict"), rows, right=numbers)
 
 
 def show_architectures(architectures: Iterable[Architecture]) -> None:

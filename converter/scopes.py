@@ -92,7 +92,9 @@ class Lineage:
         return sorted(nodes, key=nodes.__getitem__), list(ends)
 
 
+# How many leading inputs of an operator its numbers come from, where it is not all: the others, or all, say its shape.
+NUMBERS = {"Shape": 0, "Size": 0, "ConstantOfShape": 0, "Reshape": 1, "Expand": 1, "Squeeze": 1, "Unsqueeze": 1}
+
+
 def _sources(node: ir.Node) -> Iterator[ir.Value]:
-    if node.op_type in ("Shape", "Size"):
-        return
-    yield from (value for value in node.inputs if value is not None)
+    yield from (value for value in node.inputs[: NUMBERS.get(node.op_type)] if value is not None)

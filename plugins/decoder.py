@@ -37,13 +37,85 @@ TINY = {
     "pad_token_id": 0,
 }
 
+# A window shorter than most of the texts that parity tries.
+WINDOW = {"sliding_window": 6}
+N_EMBD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+GEMMA = {**WINDOW, "query_pre_attn_scalar": 8}
+LATENT = {
+    "kv_lora_rank": 12,
+    "q_lora_rank": 20,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 6,
+    "qk_head_dim": 10,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
+
 # model type -> what its tiny config needs beyond TINY
 FAMILY: dict[str, dict[str, Any]] = {
     "llama": {},
-    "mistral": {"sliding_window": 6},
+    "mistral": WINDOW,
     "qwen2": {"head_dim": None},
     "qwen3": {},
+    "gpt2": N_EMBD,
+    "gpt_neox": {},
+    "phi": {},
+    "phi3": {},
+    "gemma": {},
+    "gemma2": GEMMA,
+    "gemma3_text": {**GEMMA, "_sliding_window_pattern": 2, "sliding_window_pattern": 2},
+    "smollm3": {"no_rope_layers": None},
+    "granite": {},
+    "olmo": {},
+    "olmo2": {},
+    "starcoder2": WINDOW,
+    "stablelm": {},
+    "cohere": {},
+    "falcon": {"num_kv_heads": 4, "ffn_hidden_size": 52},
+    "opt": {"ffn_dim": 52, "word_embed_proj_dim": 20},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 6},
+    "gptj": {**N_EMBD, "rotary_dim": 4},
+    "codegen": {**N_EMBD, "rotary_dim": 4},
+    "apertus": {},
+    "arcee": {},
+    "biogpt": {},
+    "bitnet": {},
+    "cohere2": {**WINDOW, "sliding_window_pattern": 2},
+    "cwm": WINDOW,
+    "diffllama": {},
+    "ernie4_5": {},
+    "exaone4": {**WINDOW, "sliding_window_pattern": 2},
+    "glm": {},
+    "glm4": {},
+    "gpt_bigcode": N_EMBD,
+    "gpt_neox_japanese": {},
+    "helium": {},
+    "hunyuan_v1_dense": {},
+    "hyperclovax": {},
+    "internlm3": {},
+    "jais2": {},
+    "minicpm3": LATENT,
+    "ministral": WINDOW,
+    "ministral3": {},
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "modernbert-decoder": {"local_attention": 12, **WINDOW, "cls_token_id": 1, "sep_token_id": 2},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128},
+    "nanochat": {},
+    "nemotron": {},
+    "olmo3": WINDOW,
+    "persimmon": {},
+    "qwen3_moe": {"num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20},
+    "seed_oss": {},
+    "vaultgemma": GEMMA,
+    "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 52},
+    "youtu": LATENT,
 }
+
+# ALiBi: the mask says all there is to say about positions.
+WITHOUT_POSITIONS = ("bloom", "mpt")
+# All heads of a query share one key and value, or each has its own, whatever `num_key_value_heads` may say.
+OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "mpt", "biogpt", "xglm", "gpt_neox", "diffllama")
 
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}
@@ -51,11 +123,18 @@ PAST = {0: "batch_size", 2: "past_sequence_length"}
 PRESENT = {0: "batch_size", 2: "total_sequence_length"}
 
 
-def head_shape(config: Any) -> tuple[int, int]:
-    """(key-value heads, head size) of every layer."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return heads, size
+def cache_shape(config: Any) -> tuple[int, int, int]:
+    """(key-value heads, size of a key, size of a value) of every layer."""
+    kind, heads = config.model_type, config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if kind in ("minicpm3", "youtu"):
+        return heads, config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    if kind == "falcon" and not config.new_decoder_architecture:
+        return 1 if config.multi_query else heads, width, width
+    if kind == "gpt_bigcode":
+        return 1 if config.multi_query else heads, width, width
+    grouped = None if kind in OWN_HEADS else getattr(config, "num_key_value_heads", None)
+    return grouped or getattr(config, "num_kv_heads", None) or heads, width, width
 
 
 def names(prefix: str, config: Any) -> list[str]:
@@ -76,18 +155,19 @@ def _inputs(config: Any, with_past: bool, size: Size) -> DummyInputs:
     tensors = {
         "input_ids": torch.randint(0, config.vocab_size, (batch, new), generator=generator),
         "attention_mask": mask,
-        "position_ids": positions,
     }
     axes: dict[str, dict[int, str]] = {
         "input_ids": NEW,
         "attention_mask": TOTAL if with_past else NEW,
-        "position_ids": NEW,
     }
+    if config.model_type not in WITHOUT_POSITIONS:
+        tensors["position_ids"], axes["position_ids"] = positions, NEW
     real = mask.bool()
     valid = {"logits": real[:, past:]}
     if with_past:
-        heads, width = head_shape(config)
+        heads, key, value = cache_shape(config)
         for name in names("past_key_values", config):
+            width = key if name.endswith("key") else value
             tensors[name] = torch.randn(batch, heads, past, width, generator=generator)
             axes[name] = PAST
         valid.update(dict.fromkeys(names("present", config), real[:, None, :]))
@@ -112,16 +192,20 @@ def _wrapper(with_past: bool, model: nn.Module) -> nn.Module:
 
 
 def _reference(with_past: bool, model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
-    from converter.wrappers.decoder import cache_of, flat
+    """The logits as `generate` computes them, with a cache that forgets what a sliding window leaves behind."""
+    from transformers import DynamicCache
+
+    from converter.wrappers.decoder import fill, flat
 
     past = {name: tensor for name, tensor in tensors.items() if name.startswith("past_key_values")}
     rest = {name: tensor for name, tensor in tensors.items() if name not in past}
     if not with_past:
         return {"logits": model(**rest, use_cache=False).logits}
     config: Any = model.config
-    cache = cache_of(past)
-    logits = model(**rest, past_key_values=cache, use_cache=True).logits
-    return {"logits": logits, **dict(zip(names("present", config), flat(cache), strict=True))}
+    whole, own = fill(DynamicCache(), past), fill(DynamicCache(config=config), past)
+    logits = model(**rest, past_key_values=own, use_cache=True).logits
+    model(**rest, past_key_values=whole, use_cache=True)
+    return {"logits": logits, **dict(zip(names("present", config), flat(whole), strict=True))}
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
@@ -151,7 +235,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, extra in FAMILY.items():
         register(
             Architecture(
-                name=model_type,
+                name=model_type.replace("-", "_"),
                 model_types=(model_type,),
                 summary="causal language model",
                 reference_checkpoint="",

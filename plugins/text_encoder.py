@@ -73,7 +73,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "esmc": {"head_dim": 12, "num_key_value_heads": 3},
     "eurobert": {**LOW_IDS, "head_dim": None, "num_key_value_heads": 3, "mask_token_id": 4},
     "flaubert": XLM,
-    "funnel": {"d_model": 36, "n_head": 3, "d_head": 12, "d_inner": 52, "block_sizes": [1, 1]},
+    "funnel": {"num_hidden_layers": None, "d_model": 36, "n_head": 3, "d_head": 12, "d_inner": 52, "block_sizes": [1, 1]},
     "gte": {},
     "ibert": ONE_SEGMENT,
     "jina_embeddings_v3": {},

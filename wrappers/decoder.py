@@ -7,28 +7,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 
 class Decoder(nn.Module):
-    """Token ids and a mask in, logits out; nothing is remembered."""
+    """Token ids, a mask and, where the model takes them, positions in, logits out; nothing is remembered."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """int64 (batch, sequence) each -> logits (batch, sequence, vocabulary)."""
         output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **given(position_ids)
         )
         logits: torch.Tensor = output.logits
         return logits
 
 
 class DecoderWithPast(nn.Module):
-    """As `Decoder`, with each layer's keys and values taken in and given back, the new ones appended."""
+    """As `Decoder`, with each layer's keys and values taken in and given back, the new ones appended.
+
+    Nothing is dropped behind a sliding window: every layer's past has the same length, and the mask hides the rest.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -38,31 +42,29 @@ class DecoderWithPast(nn.Module):
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
-        position_ids: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
         **past: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """Past: (batch, heads, past, head size), key and value of each layer in turn; the mask covers past and new."""
-        cache = cache_of(past)
+        cache = fill(DynamicCache(), past)
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
+            **given(position_ids),
         )
         return (output.logits, *flat(cache))
 
 
-def cache_of(past: Mapping[str, torch.Tensor]) -> Any:
-    """A cache holding the flat tensors, in their order.
+def given(position_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """An argument for the models that take it."""
+    return {} if position_ids is None else {"position_ids": position_ids}
 
-    Not `DynamicCache(config=...)`: that one drops what slides out of a window, so that past and present would have
-    other lengths than the mask. The mask keeps the window either way.
-    """
-    from transformers import DynamicCache
 
+def fill(cache: Any, past: Mapping[str, torch.Tensor]) -> Any:
+    """`cache`, now holding the flat tensors, in their order."""
     tensors = list(past.values())
-    cache = DynamicCache()
     for layer in range(len(tensors) // 2):
         cache.update(tensors[2 * layer], tensors[2 * layer + 1], layer)
     return cache

@@ -31,7 +31,28 @@ def anchor_sizes(model: ir.Model) -> bool:
             ir.convenience.replace_all_uses_with(node.outputs[0], first)
             graph.remove(node, safe=True)
             modified = True
-    return modified
+    return _sort_reads(graph) or modified
+
+
+def _sort_reads(graph: ir.Graph) -> bool:
+    """Move the reading of sizes to the front, in the order of the inputs and their axes. Says if that changed it."""
+    places = {value: place for place, value in enumerate(graph.inputs)}
+    reads: list[tuple[tuple[int, int], list[ir.Node]]] = []
+    for node in graph:
+        axis, source = _axis(node), node.inputs[0] if node.inputs else None
+        if axis is not None and source in places:
+            squeezes = [use.node for use in node.outputs[0].uses() if _is_plain_squeeze(use.node)]
+            reads.append(((places[source], axis), [node, *squeezes]))
+    ordered = [node for _, nodes in sorted(reads, key=lambda read: read[0]) for node in nodes]
+    if not ordered or all(first is second for first, second in zip(ordered, graph, strict=False)):
+        return False
+    graph.remove(ordered)
+    graph.insert_before(graph[0], ordered)
+    return True
+
+
+def _is_plain_squeeze(node: ir.Node) -> bool:
+    return node.op_type == "Squeeze" and not node.domain and len(node.inputs) == 1
 
 
 def _anchors(graph: ir.Graph) -> dict[str, tuple[ir.Value, int]]:

@@ -1,0 +1,91 @@
+"""The architecture `flawed`: its checkpoint's config says which mistake its wrapper makes."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from converter import Architecture, Axis, Component, DummyInputs, Output, Variant, hookimpl
+from converter.recipes import Load, read
+
+TOKENS = {0: "batch_size", 1: "sequence_length"}
+
+
+class Source:
+    def config(self, checkpoint):
+        return checkpoint.config["flaw"]
+
+    def default_task(self, checkpoint):
+        return "encoding"
+
+    def skeleton(self, config, task):
+        from flawed_model import Encoder
+
+        return Encoder().eval()
+
+    def original(self, checkpoint, task, offload):
+        import torch
+
+        model = self.skeleton(self.config(checkpoint), task)
+        recipes = self.key_mapping(model, checkpoint)
+        model.load_state_dict({name: torch.from_numpy(read(recipe)) for name, recipe in recipes.items()})
+        return model
+
+    def key_mapping(self, model, checkpoint):
+        return {name: Load(info) for name, info in checkpoint.tensors.items()}
+
+    def write_tiny(self, folder: Path, *, like, seed, task):
+        from safetensors.torch import save_file
+
+        from converter.seeding import seed_weights
+
+        model = self.skeleton(like, task)
+        seed_weights(model, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": "flawed", "flaw": like or "none"}))
+        save_file(model.state_dict(), folder / "model.safetensors")
+
+
+def inputs(size):
+    import torch
+    from flawed_model import WORDS
+
+    generator = torch.Generator().manual_seed(size.seed)
+    shape = size["batch_size"], size["sequence_length"]
+    mask = torch.ones(shape, dtype=torch.int64)
+    for row in range(shape[0] if size.padding != "none" else 0):
+        filler = min(row + 1, shape[1] - 1)
+        mask[row, slice(shape[1] - filler, None) if size.padding == "right" else slice(0, filler)] = 0
+    tensors = {"input_ids": torch.randint(0, WORDS, shape, generator=generator), "attention_mask": mask}
+    return DummyInputs(tensors, dict.fromkeys(tensors, TOKENS), {"hidden": mask.bool()})
+
+
+def wrapper(flaw, model):
+    from flawed_model import FlawedEncoder
+
+    return FlawedEncoder(model, flaw)
+
+
+def reference(model, tensors):
+    return {"hidden": model(**tensors)}
+
+
+def components(config, task):
+    axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", 5, high=12))
+    return (Component("model", partial(wrapper, config), inputs, reference, axes, (Output("hidden", TOKENS),)),)
+
+
+@hookimpl
+def register_architectures(register):
+    register(
+        Architecture(
+            name="flawed",
+            model_types=("flawed",),
+            summary="a wrapper with one mistake",
+            reference_checkpoint="",
+            source=Source(),
+            components=components,
+            variants={"encoding": (Variant("text", ("model",), "ids and mask in, hidden states out"),)},
+        )
+    )
