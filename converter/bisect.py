@@ -109,7 +109,9 @@ def bisect_package(
     from converter.registry import load_registry
 
     ledger = Ledger(progress)
-    request = replace(recorded_request(inspect_package(package).record), model=model, parity="full", seed=seed)
+    request = replace(
+        recorded_request(inspect_package(package).record), model=model, parity="full", seed=seed
+    )
     with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
         subject = choose_subject(request, load_registry(), Path(scratch), ledger)
         report = prove_package(request, subject, package / "onnx", ledger)
@@ -154,7 +156,9 @@ def choose_failure(component: Component, rows: Sequence[Comparison], seed: int) 
     made_wrong = [row for row in rows if row.pair == "graph/wrapper"]
     chosen = {row.size for row in made_wrong or rows}
     sizes = [size for size in parity_sizes(component.axes, seed) if size.label in chosen]
-    size = min(sizes, key=lambda entry: (entry.padding != "none", math.prod(max(1, n) for n in entry.axes.values())))
+    size = min(
+        sizes, key=lambda entry: (entry.padding != "none", math.prod(max(1, n) for n in entry.axes.values()))
+    )
     return ("wrapper" if made_wrong else "original"), size
 
 
@@ -171,7 +175,9 @@ def observe(model: nn.Module, component: Component, size: Size, against: str) ->
     else:
         calls = record_calls(model, lambda: component.reference(model, copies))
         scopes = shared
-    named = {scope: (shared.get(scope, scope), calls[path]) for scope, path in scopes.items() if path in calls}
+    named = {
+        scope: (shared.get(scope, scope), calls[path]) for scope, path in scopes.items() if path in calls
+    }
     return Observation(case, against, named, frozenset(name for name, _ in model.named_parameters()))
 
 
@@ -193,7 +199,9 @@ def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: flo
     ]
     points.sort(key=lambda point: (lineage.order[point.value], point.side == "input", -len(point.module)))
     trusted = case.wrapper if observed.against == "wrapper" else case.original
-    wrong = [name for name, expected in trusted.items() if not compare.output(name, expected, case.valid.get(name))]
+    wrong = [
+        name for name, expected in trusted.items() if not compare.output(name, expected, case.valid.get(name))
+    ]
     return _first(observed, points, wrong or list(trusted), lineage)
 
 
@@ -264,7 +272,9 @@ def _first(
     agreeing = {point.value for point in points if point.agrees}
     live, _ = lineage.behind(wrong, agreeing)
     reached = {value.name for node in live for value in node.outputs}
-    differing = [point for point in points if point.value in reached | set(wrong) and point.value not in agreeing]
+    differing = [
+        point for point in points if point.value in reached | set(wrong) and point.value not in agreeing
+    ]
     if differing:
         point = differing[0]
     else:

@@ -93,7 +93,9 @@ def show_bisection(found: Sequence[Divergence]) -> None:
         point = entry.point
         write_line(f"{entry.component} departs from the {entry.against} at {entry.size}")
         write_line(f"in {entry.module or 'the model itself'}: first wrong is {point}")
-        write_line(f"  value {point.value!r}: max abs difference {point.max_abs:.2e}, cosine {point.cosine:.6f}")
+        write_line(
+            f"  value {point.value!r}: max abs difference {point.max_abs:.2e}, cosine {point.cosine:.6f}"
+        )
         write_line(f"  made from {', '.join(entry.sources) or 'nothing that could be compared'}")
         for title, names in (("parameters", entry.parameters), ("nodes", entry.nodes)):
             write_line(f"  {title}: {', '.join(names) or 'none'}")

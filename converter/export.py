@@ -16,9 +16,6 @@ from converter.recipes import Parameter, RecipeTensor
 from converter.records import Architecture, Component, Dtype, DummyInputs, ExportedGraph, Size
 from converter.skeleton import TORCH_DTYPES, parameter_names
 
-# The first opset whose translations torch writes natively; older ones would be converted down afterwards.
-OLDEST_OPSET = 18
-NEWEST_OPSET = 24
 
 
 def traced_size(component: Component, overrides: Mapping[str, int] | None = None) -> Size:

@@ -98,4 +98,6 @@ def _open_unoptimised(model: ir.Model, path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's error types share no public base
-        raise ParityError(f"onnxruntime cannot open {path.name} with its inner values as outputs: {error}") from error
+        raise ParityError(
+            f"onnxruntime cannot open {path.name} with its inner values as outputs: {error}"
+        ) from error

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from converter.records import Dtype, ParityMode
-from converter.request import DEFAULT_OPSET, Device, ExternalData
+from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -39,7 +39,7 @@ CONVERSION = (
     click.option("--task", help="Head to convert. [default: the checkpoint's own]"),
     click.option("--variants", default="", help="Comma-separated names. [default: all]"),
     click.option("--dtype", type=click.Choice(get_args(Dtype)), default="fp32", show_default=True),
-    click.option("--opset", type=click.IntRange(18), default=DEFAULT_OPSET, show_default=True),
+    click.option("--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True),
     click.option("--batch-size", type=int, help="Batch size of the traced dummies."),
     click.option("--sequence-length", type=int, help="Sequence length of the traced dummies."),
     click.option("--no-post-process", is_flag=True, help="Write the graph as traced."),

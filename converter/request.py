@@ -17,6 +17,8 @@ Device = Literal["cpu", "cuda"]
 # Opens in onnxruntime from 1.23 and in transformers.js 4 (Node and WebAssembly), and has Attention and RMSNormalization
 # as single operators. 24 opens there too and has nothing more that these graphs use.
 DEFAULT_OPSET = 23
+# What torch translates to directly; other opsets would be converted to afterwards, which loses as often as it works.
+OPSETS = range(18, 25)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class ConversionRequest:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r} is unknown", remedy=f"choose from {', '.join(choices)}"
                 )
+        if self.opset not in OPSETS:
+            raise UsageError(f"opset {self.opset} cannot be written", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}")
         for name in ("batch_size", "sequence_length"):
             size = getattr(self, name)
             if size is not None and size < 2:

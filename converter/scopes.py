@@ -93,7 +93,15 @@ class Lineage:
 
 
 # How many leading inputs of an operator its numbers come from, where it is not all: the others, or all, say its shape.
-NUMBERS = {"Shape": 0, "Size": 0, "ConstantOfShape": 0, "Reshape": 1, "Expand": 1, "Squeeze": 1, "Unsqueeze": 1}
+NUMBERS = {
+    "Shape": 0,
+    "Size": 0,
+    "ConstantOfShape": 0,
+    "Reshape": 1,
+    "Expand": 1,
+    "Squeeze": 1,
+    "Unsqueeze": 1,
+}
 
 
 def _sources(node: ir.Node) -> Iterator[ir.Value]:

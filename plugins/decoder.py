@@ -71,10 +71,16 @@ FAMILY: dict[str, dict[str, Any]] = {
     "starcoder2": WINDOW,
     "stablelm": {},
     "cohere": {},
-    "falcon": {"num_kv_heads": 4, "ffn_hidden_size": 52},
+    "falcon": {"num_kv_heads": 4, "ffn_hidden_size": 52, "head_dim": None},
     "opt": {"ffn_dim": 52, "word_embed_proj_dim": 20},
     "bloom": {"n_layer": 2, "n_head": 4},
-    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 6},
+    "gpt_neo": {
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "attention_layers": None,
+        "window_size": 6,
+    },
     "gptj": {**N_EMBD, "rotary_dim": 4},
     "codegen": {**N_EMBD, "rotary_dim": 4},
     "apertus": {},
@@ -114,8 +120,8 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 # ALiBi: the mask says all there is to say about positions.
 WITHOUT_POSITIONS = ("bloom", "mpt")
-# All heads of a query share one key and value, or each has its own, whatever `num_key_value_heads` may say.
-OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "mpt", "biogpt", "xglm", "gpt_neox", "diffllama")
+# Every head has its own keys and values, whatever a stray `num_key_value_heads` in the config may say.
+OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "mpt", "biogpt", "xglm", "gpt_neox")
 
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}

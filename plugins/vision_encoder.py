@@ -62,9 +62,21 @@ class Kind:
 
 STRETCH = {"interpolate_pos_encoding": True}
 CONV = {**STAGES, "hidden_sizes": [8, 12, 20, 28], "depths": [1, 2, 3, 1]}
-PYRAMID = {**STAGES, "hidden_sizes": [8, 12, 20, 28], "depths": [1, 1, 5, 1], "num_attention_heads": [1, 2, 2, 4]}
+PYRAMID = {
+    **STAGES,
+    "hidden_sizes": [8, 12, 20, 28],
+    "depths": [1, 1, 5, 1],
+    "num_attention_heads": [1, 2, 2, 4],
+}
 PYRAMID["image_size"] = 64
-SWIN = {**STAGES, "embed_dim": 12, "depths": [2, 2, 4], "num_heads": [1, 2, 3], "window_size": 3, "image_size": 48}
+SWIN = {
+    **STAGES,
+    "embed_dim": 12,
+    "depths": [2, 2, 4],
+    "num_heads": [1, 2, 3],
+    "window_size": 3,
+    "image_size": 48,
+}
 
 # model type -> how it differs
 FAMILY: dict[str, Kind] = {
@@ -125,7 +137,9 @@ FAMILY: dict[str, Kind] = {
         dynamic=False,
         pooled=True,
     ),
-    "mobilevitv2": Kind({"width_multiplier": 0.25, "image_size": 64, "patch_size": 2}, dynamic=False, pooled=True),
+    "mobilevitv2": Kind(
+        {"width_multiplier": 0.25, "image_size": 64, "patch_size": 2}, dynamic=False, pooled=True
+    ),
     "pixio": Kind(pooled=True, tasks=(FEATURES,)),
     "poolformer": Kind(CONV),
     "pp_lcnet": Kind({"scale": 0.25, **STAGES}, tasks=(CLASSES,)),
@@ -211,6 +225,6 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     model_type=model_type,
                 ),
                 components=partial(_components, kind),
-                variants={task: any_size if kind.dynamic else one_size for task in kind.tasks},
+                variants=dict.fromkeys(kind.tasks, any_size if kind.dynamic else one_size),
             )
         )

@@ -278,8 +278,9 @@ def test_a_wrong_graph_exits_3_and_leaves_no_package(tiny_checkpoint: Checkpoint
     (site / "breaker.py").write_text(
         "from converter import GraphPass, hookimpl\n"
         "def swap(model):\n"
-        "    node = next(n for n in model.graph if n.op_type == 'Softmax')\n"
-        "    node.op_type = 'LogSoftmax'\n"
+        "    node = next(n for n in model.graph if n.op_type == 'Gelu')\n"
+        "    node.op_type = 'Relu'\n"
+        "    node.attributes.clear()\n"
         "    return True\n"
         "@hookimpl\n"
         "def register_passes(register):\n"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.console import quiet_libraries
 from converter.errors import ConverterError, ParityError
+from converter.extras import require_export
 from converter.parity import compare_all, parity_sizes, tolerance_for
 from converter.records import Comparison, Size
 
@@ -46,8 +47,6 @@ class Suite:
     @classmethod
     def open(cls, arch: str, model: str | None, task: str | None) -> Suite:
         """Find the architecture and its checkpoint, or write a tiny one. Nothing is traced yet."""
-        from converter.extras import require_export
-
         require_export()
         from converter.pipeline import Ledger, choose_subject
         from converter.registry import load_registry
@@ -57,7 +56,9 @@ class Suite:
         request = ConversionRequest(arch=arch, model=model, task=task, tiny=model is None)
         try:
             with quiet_libraries():
-                return cls(choose_subject(request, load_registry(), Path(folder.name), Ledger(SILENT)), folder)
+                return cls(
+                    choose_subject(request, load_registry(), Path(folder.name), Ledger(SILENT)), folder
+                )
         except ConverterError:
             folder.cleanup()
             raise
@@ -103,8 +104,8 @@ class Suite:
                 with quiet_libraries():
                     self._convert()
                     self._made = self._run_original()
-            except Exception as error:  # kept: the other cases fail for the same reason, and none converts again
-                self._failure = error
+            except Exception as error:
+                self._failure = error  # the other cases fail for the same reason, and none converts again
                 raise
         return self._made
 
@@ -130,7 +131,8 @@ class Suite:
             model = source.original(checkpoint, self.subject.task, offload)
             return {
                 component.stem: {
-                    case.size.label: case for case in run_original(model, component, self._sizes(component.axes))
+                    case.size.label: case
+                    for case in run_original(model, component, self._sizes(component.axes))
                 }
                 for component in self.subject.components()
             }

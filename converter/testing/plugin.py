@@ -18,7 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("converter", "parity of an architecture of the converter")
     group.addoption("--converter-arch", metavar="NAME", help="Collect parity cases of this architecture.")
     group.addoption(
-        "--converter-model", metavar="DIR", help="Checkpoint to convert. [default: a tiny one, random weights]"
+        "--converter-model",
+        metavar="DIR",
+        help="Checkpoint to convert. [default: a tiny one, random weights]",
     )
     group.addoption("--converter-task", metavar="TASK", help="[default: the checkpoint's own]")
 
@@ -28,7 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--converter-arch") is None:
         for option in ("--converter-model", "--converter-task"):
             if config.getoption(option) is not None:
-                raise pytest.UsageError(f"{option} says what to test of an architecture; add --converter-arch NAME")
+                raise pytest.UsageError(
+                    f"{option} says what to test of an architecture; add --converter-arch NAME"
+                )
 
 
 # A wrapper runs before every other implementation, so that -k, -m and the groups of xdist see the cases.
@@ -51,17 +55,28 @@ class ParityCollector(pytest.Collector):
 
         option = self.config.getoption
         try:
-            suite = Suite.open(option("--converter-arch"), option("--converter-model"), option("--converter-task"))
+            suite = Suite.open(
+                option("--converter-arch"), option("--converter-model"), option("--converter-task")
+            )
         except ConverterError as error:
             raise pytest.UsageError(str(error)) from error
         self.config.add_cleanup(suite.close)
         for stem, label in suite.cases():
-            name = f"{suite.name}-{stem}-{label}"
+            group = f"{suite.name}-{stem}"
+            name = f"{group}-{label}{self._suffix(group)}"
             item: ParityItem = ParityItem.from_parent(self, name=name, suite=suite, stem=stem, label=label)
             item.add_marker("converter_parity")
             if self.config.pluginmanager.hasplugin("xdist"):
-                item.add_marker(pytest.mark.xdist_group(f"{suite.name}-{stem}"))
+                item.add_marker(pytest.mark.xdist_group(group))
             yield item
+
+    def _suffix(self, group: str) -> str:
+        """`@group` where xdist schedules by it and cannot append it.
+
+        xdist 3.8 writes it into `_nodeid`, which the nodes of pytest 9.2 no longer have.
+        """
+        grouped = getattr(self.config.option, "loadgroup", False)
+        return f"@{group}" if grouped and not hasattr(self, "_nodeid") else ""
 
 
 class ParityItem(pytest.Item):

@@ -73,7 +73,9 @@ def reference(model, tensors):
 
 def components(config, task):
     axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", 5, high=12))
-    return (Component("model", partial(wrapper, config), inputs, reference, axes, (Output("hidden", TOKENS),)),)
+    return (
+        Component("model", partial(wrapper, config), inputs, reference, axes, (Output("hidden", TOKENS),)),
+    )
 
 
 @hookimpl

@@ -18,7 +18,9 @@ class Attention(nn.Module):
 
 
 def attend(own: Attention, hidden: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    heads = [layer(hidden).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (own.query, own.key, own.value)]
+    heads = [
+        layer(hidden).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (own.query, own.key, own.value)
+    ]
     scores = heads[0] @ heads[1].transpose(-1, -2) * scale
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :].bool(), -1e9)
@@ -74,8 +76,6 @@ class FlawedEncoder(nn.Module):
         width = SIZE if flaw == "scale" else SIZE // HEADS
         context = attend(layer.attention, hidden, None if flaw == "mask" else mask, scale=width**-0.5)
         hidden = layer.norm(hidden + layer.attention.out(context))
-        if flaw == "transposed":
-            dense = hidden @ layer.dense.weight + layer.dense.bias
-        else:
-            dense = layer.dense(hidden)
+        weight = layer.dense.weight
+        dense = hidden @ weight + layer.dense.bias if flaw == "transposed" else layer.dense(hidden)
         return layer.final(hidden + torch.relu(dense))

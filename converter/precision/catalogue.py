@@ -1,0 +1,61 @@
+"""The precisions by name: the plans to try, the smallest first that may keep the budget, and the budget itself.
+
+The plans' order and numbers come from measurements on real text: docs/quantization.md has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from converter.errors import UsageError
+from converter.precision.budget import Budget
+from converter.precision.formats import Blocks, Columns, Plan
+from converter.runtime.files import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A name, plans in the order they are tried, and what must be kept.
+
+    `promoted` is what single matrices get where the last plan misses the budget, the most sensitive first.
+    """
+
+    name: str
+    plans: tuple[Plan, ...]
+    budget: Budget = field(default_factory=dict)
+    promoted: Blocks | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The end of its files' stems, as transformers.js names them."""
+        return SUFFIXES[self.name]
+
+
+_EIGHT = Blocks(8)
+PRECISIONS: Mapping[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision("fp16", (Plan(tables=False, half=True),), {"cosine": 0.99999}),
+        Precision(
+            "q8",
+            (Plan(_EIGHT), Plan(Blocks(8, symmetric=False)), Plan(Blocks(8, accuracy_level=0))),
+            {"cosine": 0.999, "cosine_min": 0.995, "top1": 0.97},
+        ),
+        Precision("int8", (Plan(Columns(signed=True)),)),
+        Precision("uint8", (Plan(Columns(signed=False)),)),
+        Precision("q4", (Plan(Blocks(4, symmetric=False)),), {"cosine": 0.99}, promoted=_EIGHT),
+    )
+}
+
+
+def choose_precisions(names: Sequence[str]) -> tuple[Precision, ...]:
+    """The precisions of these names, each once. Raises UsageError for one there is not."""
+    if unknown := [name for name in names if name not in PRECISIONS]:
+        raise UsageError(
+            f"unknown precision {', '.join(map(repr, unknown))}",
+            remedy=f"choose from {', '.join(PRECISIONS)}",
+        )
+    if not names:
+        raise UsageError("no precision is named", remedy=f"choose from {', '.join(PRECISIONS)}")
+    return tuple(PRECISIONS[name] for name in dict.fromkeys(names))

@@ -1,0 +1,106 @@
+"""The pytest plugin, as somebody's CI runs it: parity cases of an architecture without a line of test code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+FLAWED = Path(__file__).parents[1] / "packages" / "converter-flawed"
+
+
+def run_pytest(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CONVERTER_", "PYTEST_"))
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *argv],
+        cwd=cwd,
+        env={**inherited, "PYTHONPATH": str(FLAWED), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_loading_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, pytest\n"
+        "before = set(sys.modules)\n"
+        "import converter.testing.plugin\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert new - set(sys.stdlib_module_names) <= {'converter'}, new\n"
+        "assert 'converter.records' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_option_nothing_is_collected(tmp_path: Path) -> None:
+    result = run_pytest("--collect-only", "-q", cwd=tmp_path)
+    assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--converter-arch", "flowed"], "did you mean 'flawed'"),
+        (["--converter-arch", "flawed", "--converter-task", "encodings"], "has no task 'encodings'"),
+        (["--converter-arch", "flawed", "--converter-model", "nowhere/to/be"], "nowhere/to/be"),
+        (["--converter-task", "encoding"], "--converter-arch"),
+    ],
+    ids=["arch", "task", "model", "no arch"],
+)
+def test_what_cannot_be_tested_is_said_before_any_test_runs(
+    argv: list[str], expected: str, tmp_path: Path
+) -> None:
+    result = run_pytest(*argv, cwd=tmp_path)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert expected in result.stderr
+
+
+def test_a_right_architecture_passes_at_each_size_on_one_worker(tmp_path: Path) -> None:
+    result = run_pytest("--converter-arch", "flawed", "-v", "-n", "2", "--dist", "loadgroup", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    passed = re.findall(r"\[(gw\d)\].* PASSED converter::(\S+)@flawed-model", result.stdout)
+    assert len(passed) >= 6
+    assert {name for _, name in passed} >= {
+        "flawed-model-batch_size=2,sequence_length=5",
+        "flawed-model-batch_size=1,sequence_length=1",
+    }
+    assert len({worker for worker, _ in passed}) == 1
+
+
+def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom flawed import Source\n"
+        "Source().write_tiny(Path('checkpoint'), like='mask', seed=1, task='encoding')\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(FLAWED)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True)
+    result = run_pytest(
+        "--converter-arch",
+        "flawed",
+        "--converter-model",
+        "checkpoint",
+        "--junit-xml",
+        "report.xml",
+        cwd=tmp_path,
+    )
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
+    cases = ElementTree.parse(tmp_path / "report.xml").findall(".//testcase")
+    failed = {
+        case.get("name", ""): case.findtext("failure", "")
+        for case in cases
+        if case.find("failure") is not None
+    }
+    assert failed.keys() == {
+        case.get("name", "") for case in cases if case.get("name", "").endswith(("left", "right"))
+    }
+    text = failed["flawed-model-batch_size=4,sequence_length=8,right"]
+    assert re.search(r"hidden: wrapper/original differ by .* FAILED", text)
+    assert re.search(r"hidden: graph/wrapper differ by .* passed", text)

@@ -1,0 +1,157 @@
+"""Encoder-decoder models: the encoder, and a decoder that computes cross-attention keys and values only once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from converter.wrappers.decoder import fill, flat
+
+
+@torch.library.custom_op("converter::cross_attention_state", mutates_args=())
+def cross_attention_state(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    past: torch.Tensor,
+    use_past: torch.Tensor,
+    heads: int,
+) -> torch.Tensor:
+    """Keys (or values) of one layer's cross-attention: `past` where there is one, else projected from `hidden`.
+
+    hidden    (batch, encoder length, width)
+    weight    of the projection, (heads * head size, width); bias (heads * head size)
+    past      (batch, heads, encoder length, head size); any length where `use_past` is false
+    use_past  bool (1,)
+
+    One op for tracing, so that which of the two it is stays a question for run time. In the graph it is no branch
+    either: hidden states and past are both cut, one of them to nothing, and what is made of them is joined.
+    """
+    if bool(use_past):
+        return past.clone()
+    projected = nn.functional.linear(hidden, weight, bias)
+    return projected.view(*hidden.shape[:2], heads, -1).transpose(1, 2).contiguous()
+
+
+@cross_attention_state.register_fake
+def _(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    past: torch.Tensor,
+    use_past: torch.Tensor,
+    heads: int,
+) -> torch.Tensor:
+    return hidden.new_empty(hidden.shape[0], heads, hidden.shape[1], weight.shape[0] // heads)
+
+
+class Encoder(nn.Module):
+    """The encoder alone, called by the names of its own inputs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder = model.get_encoder()
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Token ids and mask, or speech features -> last hidden state (batch, encoder length, width)."""
+        hidden: torch.Tensor = self.encoder(**inputs).last_hidden_state
+        return hidden
+
+
+class CrossLayer:
+    """What a cache of transformers holds of one layer, made when the layer asks for it, in the layer's own scope."""
+
+    def __init__(self, attention: nn.Module, hidden: torch.Tensor, past: Any, use_past: torch.Tensor) -> None:
+        self.arguments = attention, hidden, past, use_past
+        self.made: dict[str, torch.Tensor] = {}
+
+    def _state(self, part: str) -> torch.Tensor:
+        if part not in self.made:
+            attention, hidden, past, use_past = self.arguments
+            projection = projection_of(attention, part)
+            self.made[part] = torch.ops.converter.cross_attention_state(
+                hidden, projection.weight, projection.bias, past[part], use_past, past[part].shape[1]
+            )
+        return self.made[part]
+
+    @property
+    def keys(self) -> torch.Tensor:
+        return self._state("key")
+
+    @property
+    def values(self) -> torch.Tensor:
+        return self._state("value")
+
+
+def projection_of(attention: Any, part: str) -> Any:
+    """The linear layer that makes keys or values."""
+    names = {"key": ("k_proj", "k"), "value": ("v_proj", "v")}[part]
+    return next(getattr(attention, name) for name in names if hasattr(attention, name))
+
+
+def cross_attentions(model: Any) -> list[nn.Module]:
+    """The cross-attention of every decoder layer, in order."""
+    ends = ("encoder_attn", "EncDecAttention")
+    return [module for path, module in model.get_decoder().named_modules() if path.endswith(ends)]
+
+
+class DecoderMerged(nn.Module):
+    """One graph for the first step and all others."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.cross = cross_attentions(model)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        use_cache_branch: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        **past: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """Logits, then each layer's decoder key and value, encoder key and value.
+
+        input_ids               int64 (batch, new)
+        encoder_hidden_states   (batch, encoder length, width)
+        use_cache_branch        bool (1,): false at the first step, which has no past
+        encoder_attention_mask  int64 (batch, encoder length); speech models have none
+        past                    for each layer decoder key and value (batch, heads, past, head size), encoder key and
+                                value (batch, heads, encoder length, head size)
+        """
+        own = {name: tensor for name, tensor in past.items() if ".decoder." in name}
+        crossed = [tensor for name, tensor in past.items() if name not in own]
+        layers = [
+            CrossLayer(
+                attention,
+                encoder_hidden_states,
+                {"key": crossed[2 * index], "value": crossed[2 * index + 1]},
+                use_cache_branch,
+            )
+            for index, attention in enumerate(self.cross)
+        ]
+        cache: Any = EncoderDecoderCache(fill(DynamicCache(), own), DynamicCache())
+        cache.cross_attention_cache.layers = layers
+        cache.is_updated = dict.fromkeys(range(len(layers)), True)
+        output = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
+            attention_mask=encoder_attention_mask,
+            decoder_input_ids=input_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return (output.logits, *present(cache))
+
+
+def present(cache: Any) -> tuple[torch.Tensor, ...]:
+    """Decoder key and value, encoder key and value of each layer in turn."""
+    pairs = [flat(cache.self_attention_cache), flat(cache.cross_attention_cache)]
+    count = len(pairs[0]) // 2
+    return tuple(
+        tensor for layer in range(count) for pair in pairs for tensor in pair[2 * layer : 2 * layer + 2]
+    )
