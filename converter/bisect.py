@@ -10,23 +10,23 @@ from __future__ import annotations
 import gc
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from converter.export import ByName, shared_scopes
 from converter.observe import Call, record_calls, run_inside
-from converter.parity import Array, distance, parity_sizes, tolerance_for
+from converter.parity import parity_sizes, tolerance_for
 from converter.pipeline import Ledger, choose_subject
+from converter.points import Comparer, Point
 from converter.proof import prove_package, recorded_request
 from converter.records import Comparison, Component, Dtype, Size, Tolerance
 from converter.request import SILENT, Progress
 from converter.runners import Case, run_original
-from converter.scopes import Boundary, Lineage, boundaries
+from converter.scopes import Lineage, boundaries
 from converter.verify import fits_in_memory
 
 if TYPE_CHECKING:
@@ -37,21 +37,6 @@ if TYPE_CHECKING:
 # An error grows on its way to an output, so inner values have to agree better than outputs do. Only fp32 has room for
 # that: its rounding is a thousandth of its bound, that of the halves nearly all of it.
 INNER_SHARE: Mapping[Dtype, float] = {"fp32": 0.1, "fp16": 1.0, "bf16": 1.0}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One module's input or output, compared. `module` is its path in the original, or `wrapper.` and that in there."""
-
-    module: str
-    side: str
-    value: str
-    max_abs: float
-    cosine: float
-    agrees: bool
-
-    def __str__(self) -> str:
-        return f"what {self.module or 'the model'} {'is given' if self.side == 'input' else 'gives'}"
 
 
 @dataclass(frozen=True)
@@ -97,27 +82,23 @@ class Observation:
     parameters: frozenset[str]
 
 
-def bisect_package(
-    package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0
-) -> tuple[Divergence, ...]:
+def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tuple[Divergence, ...]:
     """One divergence for each graph of `package` that fails parity with the checkpoint `model`; none if all pass.
 
-    The package may be one that `--keep-failed` left. Its files are not checked: a graph that was altered is a
-    graph to look into.
+    The sizes and values are those that the conversion was judged at. The package may be one that `--keep-failed`
+    left. Its files are not checked: a graph that was altered is a graph to look into.
     """
     from converter.package import inspect_package
     from converter.registry import load_registry
 
     ledger = Ledger(progress)
-    request = replace(
-        recorded_request(inspect_package(package).record), model=model, parity="full", seed=seed
-    )
+    request = replace(recorded_request(inspect_package(package).record), model=model, parity="full")
     with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
         subject = choose_subject(request, load_registry(), Path(scratch), ledger)
         report = prove_package(request, subject, package / "onnx", ledger)
         failed = [row for row in report.comparisons if not row.passed]
         with ledger.stage("look inside the original"):
-            observed = _observe(subject, failed, seed) if failed else []
+            observed = _observe(subject, failed, request.seed) if failed else []
         found = []
         for entry in observed:
             with ledger.stage(f"look inside {entry.case.component.stem}"):
@@ -144,7 +125,7 @@ def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[
                 found.append(observe(model, component, size, against))
         del model
         gc.collect()
-    return found
+        return found
 
 
 def choose_failure(component: Component, rows: Sequence[Comparison], seed: int) -> tuple[str, Size]:
@@ -205,67 +186,6 @@ def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: flo
     return _first(observed, points, wrong or list(trusted), lineage)
 
 
-@dataclass(frozen=True)
-class Comparer:
-    """Compares recorded tensors with values of the graph, at the valid positions."""
-
-    results: Mapping[str, Array]
-    valid: tuple[Array, ...]
-    tolerance: Tolerance
-    share: float
-
-    def module(self, edge: Boundary, path: str, calls: Sequence[Call]) -> Iterator[Point]:
-        """A module's output, and its input where it takes one tensor: with several, which is which is not known."""
-        for call in calls:
-            if len(call.inputs) == 1:
-                yield from self._nearest(path, "input", call.inputs[0], edge.inputs)
-            if call.output is not None:
-                yield from self._nearest(path, "output", call.output, edge.outputs)
-
-    def output(self, name: str, expected: Array, valid: Array | None) -> bool:
-        max_abs, cosine = distance(expected, self.results[name].astype(expected.dtype), valid)
-        return max_abs <= self.tolerance.max_abs and cosine >= self.tolerance.cosine
-
-    def _nearest(self, path: str, side: str, expected: Array, names: Mapping[str, None]) -> Iterator[Point]:
-        """The value that is nearest among those of the right shape; none if no value has it."""
-        measured = []
-        for name in names:
-            found = aligned(self.results[name], expected)
-            if found is not None:
-                measured.append((*distance(expected, found, self._mask(expected)), name))
-        if measured:
-            max_abs, cosine, name = min(measured, key=lambda entry: (entry[0], -entry[1]))
-            counts = expected.dtype.kind != "f"
-            bound = 0.0 if counts else self.share * self.tolerance.max_abs * max(1.0, _scale(expected))
-            agrees = max_abs <= bound and cosine >= self.tolerance.cosine
-            yield Point(path, side, name, max_abs, cosine, agrees)
-
-    def _mask(self, expected: Array) -> Array | None:
-        return next((mask for mask in self.valid if expected.shape[: mask.ndim] == mask.shape), None)
-
-
-def aligned(found: Array, expected: Array) -> Array | None:
-    """`found` in the shape of `expected`, where one is the other with axes merged, split or repeated; else None.
-
-    A wrapper may keep rows apart that the original packs. Numbers and indices do not compare.
-    """
-    if (found.dtype.kind == "f") != (expected.dtype.kind == "f") or expected.ndim == 0:
-        return None
-    if found.shape == expected.shape:
-        return found
-    if found.size == expected.size and found.shape[-1:] == expected.shape[-1:]:
-        return found.reshape(expected.shape)
-    repeated = found.ndim == expected.ndim and all(
-        a in (1, b) for a, b in zip(found.shape, expected.shape, strict=True)
-    )
-    return np.broadcast_to(found, expected.shape) if repeated and found.shape[0] == 1 else None
-
-
-def _scale(array: Array) -> float:
-    finite = array[np.isfinite(array)]
-    return float(np.abs(finite.astype(np.float64)).max()) if finite.size else 0.0
-
-
 def _first(
     observed: Observation, points: Sequence[Point], wrong: Sequence[str], lineage: Lineage
 ) -> Divergence:
@@ -275,10 +195,7 @@ def _first(
     differing = [
         point for point in points if point.value in reached | set(wrong) and point.value not in agreeing
     ]
-    if differing:
-        point = differing[0]
-    else:
-        point = Point("", "output", wrong[0], math.inf, -1.0, False)
+    point = differing[0] if differing else Point("", "output", wrong[0], math.inf, -1.0, False)
     nodes, ends = lineage.behind([point.value], agreeing)
     parameters = tuple(name for name in ends if name in observed.parameters)
     sources = [entry for entry in points if entry.agrees and entry.value in ends]
@@ -302,7 +219,7 @@ def blame(point: Point, sources: Sequence[str], parameters: Sequence[str]) -> st
     Where the nodes between use the parameters of one module only, and no module's own output is wrong, it is that one.
     """
     owners = {name.rpartition(".")[0] for name in parameters}
-    if point.side == "output":
+    if point.side == "output" and point.module:
         return point.module
     if len(owners) == 1:
         return owners.pop()

@@ -23,6 +23,7 @@ from converter.commands import bisect_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
+from converter.quantize_command import quantize_command
 from converter.request import ConversionRequest
 
 INTERRUPTED = 130  # as a shell counts an end by SIGINT
@@ -240,6 +241,7 @@ def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
 
 cli.add_command(bisect_command)
 cli.add_command(new_command)
+cli.add_command(quantize_command)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from converter.console import write_line, write_table
 
 if TYPE_CHECKING:
-    from converter.bisect import Divergence
     from converter.bench_report import BenchReport
+    from converter.bisect import Divergence
     from converter.package import PackageInfo
     from converter.pipeline import Report
     from converter.records import Architecture, Comparison, ParityReport

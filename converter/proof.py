@@ -95,7 +95,16 @@ def build_and_write(
         on_stage=ledger.stage,
         advance=ledger.progress.advance,
     )
-    return Made(built.graphs, written, built.notes)
+    return Made(built.graphs, written, (*built.notes, *surplus(subject.checkpoint, written.used)))
+
+
+def surplus(checkpoint: Checkpoint, used: frozenset[str]) -> tuple[str, ...]:
+    """A note naming the checkpoint's tensors that no graph uses, if there are any: heads of other tasks, old buffers."""
+    unused = sorted(set(checkpoint.tensors) - used)
+    if not unused:
+        return ()
+    named = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+    return (f"{len(unused)} of {len(checkpoint.tensors)} checkpoint tensors are in no graph: {named}",)
 
 
 def build_settings(request: ConversionRequest) -> BuildSettings:

@@ -72,6 +72,11 @@ class ConversionRequest:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r} is unknown", remedy=f"choose from {', '.join(choices)}"
                 )
+        if self.dtype == "bf16" and self.device == "cpu" and self.parity != "off":
+            raise UsageError(
+                "bf16 graphs cannot be proven on the CPU: onnxruntime has no bf16 kernels there",
+                remedy="add --device cuda where there is one, or --parity off to write the package unproven",
+            )
         if self.opset not in OPSETS:
             raise UsageError(f"opset {self.opset} cannot be written", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}")
         for name in ("batch_size", "sequence_length"):

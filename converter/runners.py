@@ -87,7 +87,7 @@ def open_session(path: Path, *, device: str = "cpu") -> onnxruntime.InferenceSes
     except Exception as error:  # onnxruntime's error types share no public base
         raise ParityError(
             f"onnxruntime cannot open {path.name}: {error}",
-            remedy="bf16 graphs need a device that has bf16 kernels; otherwise another --opset may help",
+            remedy="another --opset may help; --no-post-process shows whether a graph pass is to blame",
         ) from error
 
 

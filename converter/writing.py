@@ -20,11 +20,15 @@ ExternalData = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a package's onnx folder: graphs by stem, hashes by file name, tensors found right on re-reading."""
+    """The files of a package's onnx folder: graphs by stem, hashes by file name.
+
+    `used` names the checkpoint's tensors that went in; `tensors_checked` counts those found right on re-reading.
+    """
 
     folder: Path
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
+    used: frozenset[str]
     tensors_checked: int
 
 
@@ -41,8 +45,7 @@ def write_graphs(
 ) -> Written:
     """Bind every graph's weights and write graphs and data. With `check`, re-read the data against its source."""
     folder.mkdir(parents=True, exist_ok=True)
-    for graph in graphs:
-        bind_graph(graph, mapping)
+    used = {name for graph in graphs for name in bind_graph(graph, mapping)}
     hashes: dict[str, str] = {}
     checked = 0
     external = use_data_file(graphs, external_data)
@@ -62,7 +65,7 @@ def write_graphs(
     if check and not external:
         with on_stage("check weights"):
             checked = sum(check_data(embedded_layout(graph.model, files[graph.stem])) for graph in graphs)
-    return Written(folder, files, hashes, checked)
+    return Written(folder, files, hashes, frozenset(used), checked)
 
 
 def use_data_file(graphs: Sequence[ExportedGraph], external_data: ExternalData) -> bool:

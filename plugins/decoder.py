@@ -17,6 +17,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.plugins._experts import experts_in_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,16 @@ LATENT = {
     "num_key_value_heads": 4,
 }
 
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+ROUTED = {
+    "n_routed_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 20,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+
 # model type -> what its tiny config needs beyond TINY
 FAMILY: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -83,7 +94,6 @@ FAMILY: dict[str, dict[str, Any]] = {
     },
     "gptj": {**N_EMBD, "rotary_dim": 4},
     "codegen": {**N_EMBD, "rotary_dim": 4},
-    "apertus": {},
     "arcee": {},
     "biogpt": {},
     "bitnet": {},
@@ -104,24 +114,37 @@ FAMILY: dict[str, dict[str, Any]] = {
     "minicpm3": LATENT,
     "ministral": WINDOW,
     "ministral3": {},
-    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
     "modernbert-decoder": {"local_attention": 12, **WINDOW, "cls_token_id": 1, "sep_token_id": 2},
-    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128},
     "nanochat": {},
     "nemotron": {},
     "olmo3": WINDOW,
     "persimmon": {},
-    "qwen3_moe": {"num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20},
     "seed_oss": {},
     "vaultgemma": GEMMA,
     "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 52},
     "youtu": LATENT,
+    # Mixtures of experts.
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20},
+    "qwen2_moe": {**EXPERTS, "shared_expert_intermediate_size": 28},
+    "olmoe": EXPERTS,
+    "phimoe": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "gpt_oss": {**WINDOW, "num_local_experts": 5, "num_experts_per_tok": 2},
+    "hunyuan_v1_moe": {"num_experts": 5, "moe_topk": 2},
+    "flex_olmo": EXPERTS,
+    "deepseek_v3": {**LATENT, **ROUTED},
+    "glm4_moe": ROUTED,
+    "dots1": ROUTED,
 }
 
 # ALiBi: the mask says all there is to say about positions.
-WITHOUT_POSITIONS = ("bloom", "mpt")
+WITHOUT_POSITIONS = ("bloom",)
 # Every head has its own keys and values, whatever a stray `num_key_value_heads` in the config may say.
-OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "mpt", "biogpt", "xglm", "gpt_neox")
+OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "biogpt", "xglm", "gpt_neox")
+OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
+# What is cached is not keys and values but what both are made from, and the rotated part of the keys.
+LATENT_CACHE = ("minicpm3", "youtu", "deepseek_v3")
 
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}
@@ -133,8 +156,8 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
     """(key-value heads, size of a key, size of a value) of every layer."""
     kind, heads = config.model_type, config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if kind in ("minicpm3", "youtu"):
-        return heads, config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    if kind in LATENT_CACHE:
+        return 1, config.kv_lora_rank, config.qk_rope_head_dim
     if kind == "falcon" and not config.new_decoder_architecture:
         return 1 if config.multi_query else heads, width, width
     if kind == "gpt_bigcode":
@@ -253,6 +276,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     model_type=model_type,
                 ),
                 components=_components,
+                translations=experts_in_onnx,
                 variants={"text-generation-with-past": variant, "text-generation": plain},
             )
         )

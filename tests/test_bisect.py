@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from converter.bisect import Divergence, aligned, bisect_package
+from converter.bisect import Divergence, bisect_package
 from converter.cli import run
+from converter.points import aligned
 from converter.registry import load_registry
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"

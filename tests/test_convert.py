@@ -106,6 +106,7 @@ def test_the_record_says_where_it_came_from_and_what_was_measured(minilm_package
     assert {"torch", "onnx", "onnxruntime", "transformers"} <= set(record["versions"])
     assert record["peak_memory_bytes"] > 0
     assert str(Path.home()) not in json.dumps(record["settings"])
+    assert any("pooler.dense.weight" in note for note in record["notes"]), "surplus tensors are reported"
 
 
 @pytest.mark.xdist_group("minilm")

@@ -41,6 +41,6 @@ def _round(before: ir.Node, activations: ir.Value) -> tuple[ir.Value, ...]:
     """Activations in 8 bits, their scale and zero point; made once for all products that read them."""
     node = ir.node("DynamicQuantizeLinear", [activations], num_outputs=3)
     for output, part in zip(node.outputs, ("quantized", "scale", "zero_point"), strict=True):
-        output.name = f"{activations.name}_{part}"
+        output.name = f"{activations.name}/{part}"
     owner(before).insert_before(before, node)
     return tuple(node.outputs)

@@ -101,7 +101,7 @@ def replace(node: ir.Node, nodes: list[ir.Node]) -> None:
     old, new = node.outputs[0], nodes[-1].outputs[0]
     new.shape, new.type = old.shape, old.type
     for index, each in enumerate(nodes[:-1]):
-        each.outputs[0].name = f"{old.name}_{index}"
+        each.outputs[0].name = f"{old.name}/step_{index}"
     metadata = dict(node.metadata_props)
     for each in nodes:
         each.metadata_props.update(metadata)

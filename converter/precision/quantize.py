@@ -117,14 +117,13 @@ def add_precisions(
 @contextmanager
 def _workbench(folder: Path, stems: Sequence[str]) -> Iterator[Path]:
     """A package inside the package, of links: candidates are written and judged there."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != RECORD]
     with tempfile.TemporaryDirectory(prefix=".candidates-", dir=folder) as scratch:
-        bench = Path(scratch)
-        graphs = [file for file in (folder / ONNX).iterdir() if _is_main(file, stems)]
-        for file in (*(entry for entry in folder.rglob("*") if bench not in entry.parents), *graphs):
+        for file in files:
             name = file.relative_to(folder)
-            if file.is_file() and name.name != RECORD and (name.parts[0] != ONNX or file in graphs):
-                _link(file, bench / name)
-        yield bench
+            if name.parts[0] != ONNX or _is_main(file, stems):
+                _link(file, Path(scratch) / name)
+        yield Path(scratch)
 
 
 def _is_main(file: Path, stems: Sequence[str]) -> bool:
@@ -148,7 +147,9 @@ class _Work:
         plan, tried = choose_plan(self.precision, budget, modules, self._measure, progress.advance)
         if tried[-1].plan != plan:
             self._write(plan)
-        whole = sum(file.stat().st_size for file in (self.bench / ONNX).iterdir() if _is_main(file, self.stems))
+        whole = sum(
+            file.stat().st_size for file in (self.bench / ONNX).iterdir() if _is_main(file, self.stems)
+        )
         return PrecisionRow(
             self.precision.name,
             files=self.files,

@@ -24,7 +24,12 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         promoted = len(self.plan.exceptions)
-        return {"plan": _label(self.plan), "promoted": promoted, "bytes": self.nbytes, **self.quality.to_json()}
+        return {
+            "plan": _label(self.plan),
+            "promoted": promoted,
+            "bytes": self.nbytes,
+            **self.quality.to_json(),
+        }
 
 
 Measure = Callable[[Plan], Trial]
@@ -32,7 +37,11 @@ Advance = Callable[[int, int], None]
 
 
 def choose_plan(
-    precision: Precision, budget: Budget, modules: Sequence[tuple[str, int]], measure: Measure, advance: Advance
+    precision: Precision,
+    budget: Budget,
+    modules: Sequence[tuple[str, int]],
+    measure: Measure,
+    advance: Advance,
 ) -> tuple[Plan, tuple[Trial, ...]]:
     """The plan to judge, and all that was tried on the way; where none keeps the budget, the closest one.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converter.runners import Case
 
 
-class Different(ParityError):
+class DifferenceError(ParityError):
     """A case that failed, with all that was compared in it."""
 
     def __init__(self, rows: Sequence[Comparison]) -> None:

@@ -87,11 +87,11 @@ class ParityItem(pytest.Item):
         self.suite, self.stem, self.label = suite, stem, label
 
     def runtest(self) -> None:
-        from converter.testing.cases import Different
+        from converter.testing.cases import DifferenceError
 
         rows = self.suite.compare(self.stem, self.label)
         if not rows or not all(row.passed for row in rows):
-            raise Different(rows)
+            raise DifferenceError(rows)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A difference or a failed conversion in its own words; any other exception as pytest shows it."""

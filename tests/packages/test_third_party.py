@@ -29,6 +29,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = shutil.copytree(
         PROJECT, folder / "sources", ignore=shutil.ignore_patterns("build", "*.egg-info")
     )
+    install(sources, folder / "site")
+    return folder / "site"
+
+
+def install(sources: Path, site: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -39,8 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-build-isolation",
         "--no-index",
     ]
-    subprocess.run([*command, "--target", str(folder / "site"), str(sources)], check=True)
-    return folder / "site"
+    subprocess.run([*command, "--target", str(site), str(sources)], check=True)
 
 
 def converter(site: Path, *argv: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -121,3 +125,21 @@ def test_without_its_plugin_the_architecture_is_unknown(site: Path, tmp_path: Pa
     assert result.returncode == 2
     assert "unknown architecture 'tiny_mlp'" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_package_passes_its_own_tests_and_parity_at_once(tmp_path: Path) -> None:
+    """From `converter new` to a proven architecture, with nothing changed in between."""
+    assert converter(tmp_path, "new", "my-arch", cwd=tmp_path).returncode == 0
+    project = tmp_path / "converter-my-arch"
+    install(project, tmp_path / "site")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rA", "--converter-arch", "my_arch"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "PASSED tests/test_conversion.py::test_a_tiny_checkpoint_becomes_a_proven_package" in result.stdout
+    assert "PASSED converter::my_arch-model-batch_size=1,num_items=3" in result.stdout
