@@ -17,7 +17,6 @@ from converter.records import Architecture, Component, Dtype, DummyInputs, Expor
 from converter.skeleton import TORCH_DTYPES, parameter_names
 
 
-
 def traced_size(component: Component, overrides: Mapping[str, int] | None = None) -> Size:
     """The size a component is traced at: the declared one, or the user's where they asked for another."""
     sizes = {axis.name: axis.traced for axis in component.axes}

@@ -39,7 +39,9 @@ CONVERSION = (
     click.option("--task", help="Head to convert. [default: the checkpoint's own]"),
     click.option("--variants", default="", help="Comma-separated names. [default: all]"),
     click.option("--dtype", type=click.Choice(get_args(Dtype)), default="fp32", show_default=True),
-    click.option("--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True),
+    click.option(
+        "--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True
+    ),
     click.option("--batch-size", type=int, help="Batch size of the traced dummies."),
     click.option("--sequence-length", type=int, help="Sequence length of the traced dummies."),
     click.option("--no-post-process", is_flag=True, help="Write the graph as traced."),

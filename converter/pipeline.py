@@ -104,20 +104,18 @@ def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path
 
 def _convert(request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger) -> Report:
     from converter.package import copy_companions, stage_package, write_record
-    from converter.proof import build_and_write, failure, prove
+    from converter.proof import Job, failure
     from converter.record import describe_graphs, package_record
     from converter.verify import choose_mode
 
     checkpoint = subject.checkpoint
     target = request.target(checkpoint.source, subject.architecture.name)
-    choice = choose_mode(request.parity, checkpoint)
+    mode, why = choose_mode(request.parity, checkpoint)
+    job = Job(request, registry, subject, ledger)
     with stage_package(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
-        made = build_and_write(
-            request, registry, subject, staging.folder / "onnx", ledger, check=choice[0] == "structural"
-        )
-        parity = prove(request, registry, subject, made, choice, ledger)
+        made, parity = job.run(staging.folder / "onnx", mode, why)
         _, absent = copy_companions(checkpoint.folder, staging.folder)
         report = Report(
             output=target,

@@ -6,12 +6,13 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.build import BuildSettings, build_graphs, build_skeleton, select
+from converter.beside import beside
+from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_checkpoint
 from converter.records import (
     Architecture,
@@ -23,14 +24,15 @@ from converter.records import (
     ParityReport,
     Variant,
 )
+from converter.request import SILENT, ConversionRequest
 from converter.skeleton import load_buffers
 from converter.verify import fits_in_memory, run_parity, verdict
 from converter.writing import Written, write_graphs
 
 if TYPE_CHECKING:
     from converter.pipeline import Ledger
+    from converter.recipes import WeightRecipe
     from converter.registry import Registry
-    from converter.request import ConversionRequest
 
 
 @dataclass(frozen=True)
@@ -61,45 +63,114 @@ class Made:
     notes: tuple[str, ...]
 
 
-def build_and_write(
-    request: ConversionRequest,
-    registry: Registry,
-    subject: Subject,
-    folder: Path,
-    ledger: Ledger,
-    *,
-    check: bool = False,
-) -> Made:
-    """Skeleton, traces, passes, weights: the graphs of `subject` in `folder`. `check` re-reads what was stored."""
-    architecture, task = subject.architecture, subject.task
-    with ledger.stage("build skeleton"):
-        skeleton = build_skeleton(architecture, subject.config, task)
-        mapping = architecture.source.key_mapping(skeleton, subject.checkpoint)
-        load_buffers(skeleton, mapping)
-    built = build_graphs(
-        architecture,
-        skeleton,
-        subject.config,
-        task,
-        subject.stems,
-        build_settings(request),
-        registry.passes,
-        ledger.stage,
-    )
-    written = write_graphs(
-        built.graphs,
-        mapping,
-        folder,
-        external_data=request.external_data,
-        check=check,
-        on_stage=ledger.stage,
-        advance=ledger.progress.advance,
-    )
-    return Made(built.graphs, written, (*built.notes, *surplus(subject.checkpoint, written.used)))
+@dataclass(frozen=True)
+class Planned:
+    """Graphs without weights, and where each parameter comes from."""
+
+    built: Built
+    mapping: Mapping[str, WeightRecipe]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One conversion on its way: what is asked for, of what, with which plugins, told to whom."""
+
+    request: ConversionRequest
+    registry: Registry
+    subject: Subject
+    ledger: Ledger
+
+    def run(self, folder: Path, mode: ParityMode, why: str) -> tuple[Made, ParityReport]:
+        """Make the graphs in `folder` and prove them. `off` proves nothing, and the report says so."""
+        if mode == "structural":
+            return self._run_structural(folder, why)
+        made = self.make(folder)
+        if mode == "off":
+            return made, ParityReport(mode, why)
+        rows = _full(self.request, self.subject, made.written.files, self.ledger)
+        return made, verdict(mode, why, rows)
+
+    def _run_structural(self, folder: Path, why: str) -> tuple[Made, ParityReport]:
+        """The weights are written, and read back, while the sibling is traced: one waits for the disk, one computes."""
+        planned = self.plan()
+        quiet = replace(self.ledger, progress=SILENT, stages=[])
+
+        def write(advance: Callable[[int, int], None]) -> Written:
+            return self._write(planned, folder, check=True, on_stage=quiet.stage, advance=advance)
+
+        with beside(write) as writing:
+            rows = self._prove_sibling()
+            with self.ledger.stage("wait for the weights"):
+                written = writing.result()
+        self.ledger.stages.extend(quiet.stages)
+        return self._made(planned, written), verdict("structural", why, rows, written.tensors_checked)
+
+    def make(self, folder: Path) -> Made:
+        """Skeleton, traces, passes, weights, one after the other."""
+        planned = self.plan()
+        ledger = self.ledger
+        written = self._write(
+            planned, folder, check=False, on_stage=ledger.stage, advance=ledger.progress.advance
+        )
+        return self._made(planned, written)
+
+    def plan(self) -> Planned:
+        """The graphs, with recipes where weights will be."""
+        subject, architecture = self.subject, self.subject.architecture
+        with self.ledger.stage("build skeleton"):
+            skeleton = build_skeleton(architecture, subject.config, subject.task)
+            mapping = architecture.source.key_mapping(skeleton, subject.checkpoint)
+            load_buffers(skeleton, mapping)
+        built = build_graphs(
+            architecture,
+            skeleton,
+            subject.config,
+            subject.task,
+            subject.stems,
+            build_settings(self.request),
+            self.registry.passes,
+            self.ledger.stage,
+        )
+        return Planned(built, mapping)
+
+    def _write(
+        self,
+        planned: Planned,
+        folder: Path,
+        *,
+        check: bool,
+        on_stage: Callable[[str], Any],
+        advance: Callable[[int, int], None],
+    ) -> Written:
+        return write_graphs(
+            planned.built.graphs,
+            planned.mapping,
+            folder,
+            external_data=self.request.external_data,
+            check=check,
+            on_stage=on_stage,
+            advance=advance,
+        )
+
+    def _made(self, planned: Planned, written: Written) -> Made:
+        notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used))
+        return Made(planned.built.graphs, written, notes)
+
+    def _prove_sibling(self) -> tuple[Comparison, ...]:
+        """A small sibling, same config but for its sizes, random weights, through every stage and full parity."""
+        subject = self.subject
+        with tempfile.TemporaryDirectory(prefix="converter-structural-") as scratch:
+            folder = Path(scratch) / "checkpoint"
+            source = subject.architecture.source
+            source.write_tiny(folder, like=subject.config, seed=self.request.seed, task=subject.task)
+            checkpoint = open_checkpoint(folder, trust_remote_code=self.request.trust_remote_code)
+            small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
+            made = replace(self, subject=small).make(Path(scratch) / "onnx")
+            return _full(self.request, small, made.written.files, self.ledger)
 
 
 def surplus(checkpoint: Checkpoint, used: frozenset[str]) -> tuple[str, ...]:
-    """A note naming the checkpoint's tensors that no graph uses, if there are any: heads of other tasks, old buffers."""
+    """A note naming the checkpoint's tensors that no graph uses, if there are any: other heads, old buffers."""
     unused = sorted(set(checkpoint.tensors) - used)
     if not unused:
         return ()
@@ -118,25 +189,6 @@ def build_settings(request: ConversionRequest) -> BuildSettings:
     )
 
 
-def prove(
-    request: ConversionRequest,
-    registry: Registry,
-    subject: Subject,
-    made: Made,
-    choice: tuple[ParityMode, str],
-    ledger: Ledger,
-) -> ParityReport:
-    """Run the parity chosen (`choose_mode`). `off` proves nothing, and the report says so."""
-    mode, why = choice
-    if mode == "off":
-        return ParityReport(mode, why)
-    if mode == "structural":
-        rows = _structural(request, registry, subject, ledger)
-    else:
-        rows = _full(request, subject, made.written.files, ledger)
-    return verdict(mode, why, rows, made.written.tensors_checked)
-
-
 def prove_package(request: ConversionRequest, subject: Subject, folder: Path, ledger: Ledger) -> ParityReport:
     """Full parity of graphs that are already written."""
     files = {stem: folder / f"{stem}.onnx" for stem in subject.stems}
@@ -145,8 +197,6 @@ def prove_package(request: ConversionRequest, subject: Subject, folder: Path, le
 
 def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
     """The request a package was made by, as far as its record keeps it: never the checkpoint's place."""
-    from converter.request import ConversionRequest
-
     settings = dict(record["settings"])
     settings["variants"] = tuple(record["variants"])
     return ConversionRequest(
@@ -171,20 +221,6 @@ def _full(
             offload=None if fits_in_memory(subject.checkpoint) else Path(scratch),
             on_stage=ledger.stage,
         )
-
-
-def _structural(
-    request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger
-) -> tuple[Comparison, ...]:
-    """A small sibling, same config but for its sizes, with random weights, through every stage and full parity."""
-    with tempfile.TemporaryDirectory(prefix="converter-structural-") as scratch:
-        folder = Path(scratch) / "checkpoint"
-        source = subject.architecture.source
-        source.write_tiny(folder, like=subject.config, seed=request.seed, task=subject.task)
-        checkpoint = open_checkpoint(folder, trust_remote_code=request.trust_remote_code)
-        small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
-        made = build_and_write(request, registry, small, Path(scratch) / "onnx", ledger)
-        return _full(request, small, made.written.files, ledger)
 
 
 def failure(report: ParityReport) -> str:

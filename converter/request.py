@@ -78,7 +78,9 @@ class ConversionRequest:
                 remedy="add --device cuda where there is one, or --parity off to write the package unproven",
             )
         if self.opset not in OPSETS:
-            raise UsageError(f"opset {self.opset} cannot be written", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}")
+            raise UsageError(
+                f"opset {self.opset} cannot be written", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}"
+            )
         for name in ("batch_size", "sequence_length"):
             size = getattr(self, name)
             if size is not None and size < 2:

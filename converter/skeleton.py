@@ -53,7 +53,7 @@ def weightless() -> Iterator[FakeTensorMode]:
 
 
 def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> None:
-    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values: they are traced as constants."""
+    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values; they become constants."""
     for name, buffer in model.named_buffers():
         if name in mapping and not isinstance(buffer, FakeTensor):
             values = np.ascontiguousarray(read(mapping[name]))

@@ -92,6 +92,8 @@ class TransformersModel:
 
         base = CONFIG_MAPPING[self.model_type]() if like is None else like
         config = type(base).from_dict(merged(base.to_dict(), self.tiny))
+        # Where a task has several classes, Auto classes look for theirs here, and cannot bear None.
+        config.architectures = config.architectures or []
         model = self._build(config, task)
         seed_weights(model, seed)
         model.save_pretrained(folder)  # type: ignore[operator]

@@ -82,7 +82,6 @@ FAMILY: dict[str, dict[str, Any]] = {
     "starcoder2": WINDOW,
     "stablelm": {},
     "cohere": {},
-    "falcon": {"num_kv_heads": 4, "ffn_hidden_size": 52, "head_dim": None},
     "opt": {"ffn_dim": 52, "word_embed_proj_dim": 20},
     "bloom": {"n_layer": 2, "n_head": 4},
     "gpt_neo": {
@@ -122,7 +121,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "seed_oss": {},
     "vaultgemma": GEMMA,
     "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 52},
-    "youtu": LATENT,
+    "youtu": {**LATENT, "head_dim": 4},
     # Mixtures of experts.
     "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20},
@@ -131,17 +130,24 @@ FAMILY: dict[str, dict[str, Any]] = {
     "phimoe": {"num_local_experts": 5, "num_experts_per_tok": 2},
     "granitemoe": {"num_local_experts": 5, "num_experts_per_tok": 2},
     "gpt_oss": {**WINDOW, "num_local_experts": 5, "num_experts_per_tok": 2},
-    "hunyuan_v1_moe": {"num_experts": 5, "moe_topk": 2},
-    "flex_olmo": EXPERTS,
-    "deepseek_v3": {**LATENT, **ROUTED},
+    "deepseek_v3": {**LATENT, **ROUTED, "head_dim": 4},
     "glm4_moe": ROUTED,
-    "dots1": ROUTED,
 }
 
 # ALiBi: the mask says all there is to say about positions.
 WITHOUT_POSITIONS = ("bloom",)
 # Every head has its own keys and values, whatever a stray `num_key_value_heads` in the config may say.
-OWN_HEADS = ("gpt2", "gpt_neo", "gptj", "codegen", "opt", "bloom", "biogpt", "xglm", "gpt_neox")
+OWN_HEADS: tuple[str, ...] = (
+    "gpt2",
+    "gpt_neo",
+    "gptj",
+    "codegen",
+    "opt",
+    "bloom",
+    "biogpt",
+    "xglm",
+    "gpt_neox",
+)
 OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
 # What is cached is not keys and values but what both are made from, and the rotated part of the keys.
 LATENT_CACHE = ("minicpm3", "youtu", "deepseek_v3")
@@ -158,12 +164,10 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     if kind in LATENT_CACHE:
         return 1, config.kv_lora_rank, config.qk_rope_head_dim
-    if kind == "falcon" and not config.new_decoder_architecture:
-        return 1 if config.multi_query else heads, width, width
     if kind == "gpt_bigcode":
         return 1 if config.multi_query else heads, width, width
     grouped = None if kind in OWN_HEADS else getattr(config, "num_key_value_heads", None)
-    return grouped or getattr(config, "num_kv_heads", None) or heads, width, width
+    return grouped or heads, width, width
 
 
 def names(prefix: str, config: Any) -> list[str]:

@@ -57,17 +57,11 @@ FAMILY: dict[str, dict[str, Any]] = {
     "t5": T5,
     "mt5": T5,
     "umt5": T5,
-    "longt5": {**T5, "local_radius": 4, "global_block_size": 4},
     "bart": BART,
     "mbart": BART,
-    "marian": {**BART, "decoder_vocab_size": 601, "pad_token_id": 600},
     "m2m_100": BART,
-    "pegasus": {**BART, "pad_token_id": 0},
     "plbart": BART,
     "mvp": BART,
-    "blenderbot": BART,
-    "blenderbot-small": BART,
-    "bigbird_pegasus": {**BART, "attention_type": "original_full"},
 }
 
 SOURCE = {0: "batch_size", 1: "encoder_sequence_length"}

@@ -61,7 +61,7 @@ class Kind:
 
 
 STRETCH = {"interpolate_pos_encoding": True}
-CONV = {**STAGES, "hidden_sizes": [8, 12, 20, 28], "depths": [1, 2, 3, 1]}
+CONV = {**STAGES, "hidden_sizes": [8, 12, 20, 28], "depths": [1, 2, 3, 1], "image_size": 40}
 PYRAMID = {
     **STAGES,
     "hidden_sizes": [8, 12, 20, 28],
@@ -82,20 +82,16 @@ SWIN = {
 FAMILY: dict[str, Kind] = {
     "aimv2_vision_model": Kind(pooled=True, dynamic=False, tasks=(FEATURES,)),
     "beit": Kind(options=STRETCH),
-    "bit": Kind({**CONV, "embedding_size": 8, "num_groups": 4}, pooled=True),
     "clip_vision_model": Kind(options=STRETCH, pooled=True, tasks=(FEATURES,)),
     "convnext": Kind(CONV, pooled=True),
     "convnextv2": Kind(CONV, pooled=True),
-    "cvt": Kind({"embed_dim": [8, 12, 20], "num_heads": [1, 2, 4], "depth": [1, 1, 5], **STAGES}),
     "data2vec-vision": Kind({"out_indices": [0, 1, 2, 3]}, options=STRETCH),
     "deit": Kind(options=STRETCH),
     "dinov2": Kind(pooled=True),
-    "dinov2_with_registers": Kind(pooled=True),
+    "dinov2_with_registers": Kind(dynamic=False, pooled=True),
     "dinov3_convnext": Kind(CONV, pooled=True, tasks=(FEATURES,)),
     "dinov3_vit": Kind(pooled=True, tasks=(FEATURES,)),
     "donut-swin": Kind(SWIN, dynamic=False, pooled=True),
-    "focalnet": Kind({**CONV, "embed_dim": 8}, pooled=True),
-    "hgnet_v2": Kind({**STAGES}, tasks=(CLASSES,)),
     "hiera": Kind(
         {
             **STAGES,
@@ -109,50 +105,15 @@ FAMILY: dict[str, Kind] = {
         pooled=True,
     ),
     "ijepa": Kind(options=STRETCH),
-    "levit": Kind(
-        {
-            **STAGES,
-            "hidden_sizes": [16, 24, 32],
-            "num_attention_heads": [2, 3, 4],
-            "depths": [2, 2, 2],
-            "key_dim": [8, 8, 8],
-            "image_size": 64,
-            "patch_size": 16,
-            "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
-        },
-        dynamic=False,
-        pooled=True,
-    ),
     "mlcd_vision_model": Kind(pooled=True, tasks=(FEATURES,)),
-    "mobilenet_v1": Kind({**STAGES, "depth_multiplier": 0.25}, pooled=True),
-    "mobilenet_v2": Kind({**STAGES, "depth_multiplier": 0.25}, pooled=True),
-    "mobilevit": Kind(
-        {
-            "hidden_sizes": [16, 20, 24],
-            "neck_hidden_sizes": [4, 8, 12, 16, 20, 24, 28],
-            "num_attention_heads": 2,
-            "patch_size": 2,
-            "image_size": 64,
-        },
-        dynamic=False,
-        pooled=True,
-    ),
-    "mobilevitv2": Kind(
-        {"width_multiplier": 0.25, "image_size": 64, "patch_size": 2}, dynamic=False, pooled=True
-    ),
     "pixio": Kind(pooled=True, tasks=(FEATURES,)),
     "poolformer": Kind(CONV),
-    "pp_lcnet": Kind({"scale": 0.25, **STAGES}, tasks=(CLASSES,)),
     "pvt": Kind({**PYRAMID, "patch_size": 4}, dynamic=False),
     "pvt_v2": Kind({**PYRAMID, "image_size": [64, 64]}),
-    "regnet": Kind({**CONV, "embedding_size": 8, "groups_width": 4}, pooled=True),
-    "resnet": Kind({**CONV, "embedding_size": 8}, pooled=True),
     "segformer": Kind(PYRAMID),
     "siglip_vision_model": Kind(options=STRETCH, pooled=True, tasks=(FEATURES,)),
-    "swiftformer": Kind({**STAGES, "embed_dims": [8, 12, 20, 28], "depths": [1, 1, 2, 1]}),
     "swin": Kind(SWIN, dynamic=False, pooled=True),
     "swinv2": Kind({**SWIN, "pretrained_window_sizes": [0, 0, 0]}, dynamic=False, pooled=True),
-    "textnet": Kind(STAGES, pooled=True),
     "vit": Kind(options=STRETCH),
     "vit_msn": Kind(options=STRETCH),
     "yolos": Kind({"num_detection_tokens": 4, "image_size": [24, 24]}, tasks=(FEATURES,), pooled=True),
@@ -160,7 +121,7 @@ FAMILY: dict[str, Kind] = {
 
 
 def _image_size(config: Any) -> tuple[int, int]:
-    size = getattr(config, "image_size", 24)
+    size = getattr(config, "image_size", 40)
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
@@ -188,7 +149,7 @@ def _reference(
 
 
 def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
-    fields = ("logits",) if task == CLASSES else ("last_hidden_state",)
+    fields: tuple[str, ...] = ("logits",) if task == CLASSES else ("last_hidden_state",)
     if kind.pooled and task == FEATURES:
         fields += ("pooler_output",)
     axes = [Axis("batch_size", 2, high=4)]

@@ -1,6 +1,6 @@
 """Convert every model type of the registered architectures, for every task, and write down what came of it.
 
-    python scripts/coverage.py [--workers N] [--only NAME ...] [--again]
+    python scripts/coverage.py [--workers N] [--only NAME ...] [--again] [--no-run]
 
 Each case is a small checkpoint of five layers with odd sizes and seeded weights, converted with full parity. Results
 go to a file of JSON lines as they come, so a run that was stopped goes on where it was; docs/architectures.md is
@@ -203,6 +203,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="architectures; all without it")
     parser.add_argument("--again", action="store_true", help="run what has a result, too")
+    parser.add_argument(
+        "--no-run", action="store_true", help="only write the table from the results there are"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -210,7 +213,7 @@ def main() -> int:
     if arguments.serve:
         serve()
         return 0
-    wanted = cases(arguments.only)
+    wanted = [] if arguments.no_run else cases(arguments.only)
     known = results(arguments.results)
     pending = [case for case in wanted if arguments.again or (case["arch"], case["task"]) not in known]
     arguments.results.parent.mkdir(exist_ok=True)

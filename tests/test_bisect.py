@@ -32,7 +32,17 @@ def flawed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flawed]:
         checkpoint, package = folder / "checkpoint", folder / "package"
         source = load_registry().find("flawed").source
         source.write_tiny(checkpoint, like=flaw, seed=1, task="encoding")
-        arguments = ["--model", checkpoint, "--output", package, "--parity", "off", "--quiet"]
+        arguments = [
+            "--model",
+            checkpoint,
+            "--output",
+            package,
+            "--parity",
+            "off",
+            "--external-data",
+            "always",
+            "--quiet",
+        ]
         assert run([str(argument) for argument in arguments]) == 0
         return package, checkpoint
 

@@ -10,9 +10,8 @@ import onnx_ir as ir
 
 from converter.errors import ConverterError
 from converter.layers import CutList
-from converter.passes.compare import same_operator, same_tensor
 from converter.passes.strip_metadata import SCOPES
-from converter.recipes import Parameter, RecipeTensor, WeightRecipe
+from converter.recipes import Parameter, WeightRecipe
 
 
 class StampRefused(ConverterError):  # noqa: N818 - a decision, after which the model is traced whole
@@ -224,79 +223,3 @@ def find_chain(blocks: Sequence[Block], cut: CutList) -> Chain:
             raise StampRefused(f"layer {block.index} of {cut.path} hands on {len(names)} values: {names}")
         carried += candidates
     return Chain(tuple(carried), places)
-
-
-def check_same(template: Block, witness: Block, chain: Chain, naming: Naming) -> None:
-    """Refuse unless `witness` is `template` with its own parameters, inputs and predecessor.
-
-    Raises StampRefused with the first difference.
-    """
-    reason = Comparison(template, witness, chain, naming).difference()
-    if reason:
-        layers = f"layers {template.index} and {witness.index} of {naming.parameters}, counted as traced"
-        raise StampRefused(f"{layers}, are not alike: {reason}")
-
-
-@dataclass
-class Comparison:
-    """Walks two blocks in step. `pairs` holds what was found to correspond."""
-
-    template: Block
-    witness: Block
-    chain: Chain
-    naming: Naming
-    pairs: dict[ir.Value, ir.Value] = field(default_factory=dict)
-
-    def difference(self) -> str | None:
-        """The first difference, or None."""
-        one, two = self.template, self.witness
-        if len(one.main) != len(two.main) or len(one.lead) != len(two.lead):
-            return f"{len(one.nodes)} nodes and {len(two.nodes)}"
-        for first, second in zip(one.nodes, two.nodes, strict=True):
-            where = f"{first.op_type} {first.name} and {second.op_type} {second.name}"
-            if not same_operator(first, second):
-                return f"{where} differ"
-            for a, b in zip(first.inputs, second.inputs, strict=True):
-                if not self._same_source(a, b):
-                    return f"{where} take {a.name if a else None} and {b.name if b else None}"
-            for a, b in zip(first.outputs, second.outputs, strict=True):
-                self.pairs[a] = b
-                if (a.dtype, _rank(a), own_output(a, one)) != (b.dtype, _rank(b), own_output(b, two)):
-                    return f"{where} give {a.name} and {b.name}, which differ in type or as graph outputs"
-        if self.pairs.get(self.chain.carried[one.index]) is not self.chain.carried[two.index]:
-            return "they hand on different values"
-        return None
-
-    def _same_source(self, a: ir.Value | None, b: ir.Value | None) -> bool:
-        """Whether `a` is to the template what `b` is to the witness."""
-        one, two = self.template, self.witness
-        if a is None or b is None:
-            return a is b
-        if a in self.pairs:
-            return self.pairs[a] is b
-        if a is self.chain.carried[one.index - 1]:
-            return b is self.chain.carried[two.index - 1]
-        if a in one.inputs:
-            return one.inputs[a] == two.inputs.get(b)
-        if a.is_initializer() and b.is_initializer():
-            return self._same_initializer(a, b)
-        return a is b
-
-    def _same_initializer(self, a: ir.Value, b: ir.Value) -> bool:
-        one, two = self.template, self.witness
-        if not self.chain.is_private(a, one) or not self.chain.is_private(b, two):
-            # What belongs to one layer by name must not be used by another.
-            return a is b and self.naming.relative(a.name or "", one.index) is None
-        if self.naming.relative(a.name or "", one.index) != self.naming.relative(b.name or "", two.index):
-            return False
-        left, right = a.const_value, b.const_value
-        if isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor):
-            recipe = self.naming.recipe(left.recipe, one.index, two.index)
-            self.pairs[a] = b
-            return recipe == right.recipe
-        self.pairs[a] = b
-        return same_tensor(left, right)
-
-
-def _rank(value: ir.Value) -> int | None:
-    return None if value.shape is None else len(value.shape)

@@ -14,12 +14,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from converter.layers import CutList, LayerPlan
+from converter.passes.alike import check_same
 from converter.passes.anchor_sizes import anchor_sizes
 from converter.passes.blocks import (
     Block,
     Naming,
     StampRefused,
-    check_same,
     find_blocks,
     find_chain,
     own_output,

@@ -39,7 +39,7 @@ PRECISIONS: Mapping[str, Precision] = {
         Precision("fp16", (Plan(tables=False, half=True),), {"cosine": 0.99999}),
         Precision(
             "q8",
-            (Plan(_EIGHT), Plan(Blocks(8, symmetric=False)), Plan(Blocks(8, accuracy_level=0))),
+            (Plan(_EIGHT), Plan(Blocks(8, size=16)), Plan(Blocks(8, size=16, accuracy_level=0))),
             {"cosine": 0.999, "cosine_min": 0.995, "top1": 0.97},
         ),
         Precision("int8", (Plan(Columns(signed=True)),)),

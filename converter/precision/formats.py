@@ -173,7 +173,8 @@ class RowQuantized(Quantized):
         values = _full(self.source, ((low, high), *whole(self.source.shape[1:])))
         scales = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
         scales[scales == 0] = 1
-        return scales if self.part == "scales" else np.rint(values / scales).astype(np.int8)
+        rows: Array = scales if self.part == "scales" else np.rint(values / scales).astype(np.int8)
+        return rows
 
 
 @dataclass(frozen=True)

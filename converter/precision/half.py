@@ -57,7 +57,7 @@ def _halve(value: ir.Value) -> None:
     _retype(value)
 
 
-def _rounded(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _rounded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     values = tensor.numpy()
     bounded = np.where(np.isfinite(values), np.clip(values, -_LARGEST, _LARGEST), values)
     return ir.Tensor(bounded.astype(np.float16), name=tensor.name)

@@ -31,7 +31,7 @@ from converter.writing import write_graphs
 ONNX = "onnx"
 
 
-class _NothingKept(Exception):
+class _NothingKeptError(Exception):
     """Leaves the staging of a package none of whose precisions is kept."""
 
 
@@ -66,9 +66,9 @@ def quantize_package(
             kept = tuple(row.name for row in rows if row.passed or keep_failed)
             report = QuantizationReport(report.output, rows, kept)
             if not kept:
-                raise _NothingKept
+                raise _NothingKeptError
             _seal(info, staging.folder, report)
-    except _NothingKept:
+    except _NothingKeptError:
         pass
     return report
 
@@ -145,7 +145,7 @@ class _Work:
     def make(self, budget: Budget, progress: Progress) -> PrecisionRow:
         modules = _modules(self.bench / ONNX, self.stems) if self.precision.promoted else ()
         plan, tried = choose_plan(self.precision, budget, modules, self._measure, progress.advance)
-        if tried[-1].plan != plan:
+        if not tried or tried[-1].plan != plan:
             self._write(plan)
         whole = sum(
             file.stat().st_size for file in (self.bench / ONNX).iterdir() if _is_main(file, self.stems)
@@ -161,9 +161,10 @@ class _Work:
             tried=tried,
         )
 
-    def _measure(self, plan: Plan) -> Trial:
+    def _measure(self, plan: Plan, *, quick: bool = False) -> Trial:
         self._write(plan)
-        return Trial(plan, sum(self.files.values()), self.judge.rehearse(self.precision.name))
+        quality = self.judge.rehearse(self.precision.name, quick=quick)
+        return Trial(plan, sum(self.files.values()), quality)
 
     def _write(self, plan: Plan) -> None:
         """The graphs of a plan, weights streamed from the fp32 files; large ones in one data file for all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from converter.precision.budget import Budget, Quality
 from converter.precision.catalogue import Precision
@@ -32,7 +32,12 @@ class Trial:
         }
 
 
-Measure = Callable[[Plan], Trial]
+class Measure(Protocol):
+    """Makes a plan's graphs and runs them; `quick` takes a part of the texts, enough to compare plans by."""
+
+    def __call__(self, plan: Plan, *, quick: bool = False) -> Trial: ...
+
+
 Advance = Callable[[int, int], None]
 
 
@@ -45,8 +50,11 @@ def choose_plan(
 ) -> tuple[Plan, tuple[Trial, ...]]:
     """The plan to judge, and all that was tried on the way; where none keeps the budget, the closest one.
 
+    A precision with one plan has nothing to choose, and nothing is measured.
     `modules` are the matrices with their sizes. Deterministic: the same measurements give the same plan.
     """
+    if len(precision.plans) == 1 and precision.promoted is None:
+        return precision.plans[0], ()
     trials: list[Trial] = []
     aim = {name: 1 - (1 - bound) * _SHARE if name != "top1" else bound for name, bound in budget.items()}
     for plan in precision.plans:
@@ -76,7 +84,7 @@ def _promote(
     error = {}
     for done, (name, size) in enumerate(modules, 1):
         others = {other: better for other, _ in modules if other != name}
-        error[name] = (1 - measure(replace(plan, exceptions=others)).quality.cosine) / size
+        error[name] = (1 - measure(replace(plan, exceptions=others), quick=True).quality.cosine) / size
         advance(done, len(modules))
     order = sorted(error, key=lambda name: (-error[name], name))
     trials = []

@@ -55,7 +55,7 @@ def _recipe(value: ir.Value, path: Path, spans: Mapping[str, Span]) -> RecipeTen
     dtype = tensor.dtype.numpy()
     if tensor.dtype.bitwidth % 8 or dtype not in _NAMES:
         raise PackageError(f"{path.name}: initializer {name!r} is {tensor.dtype}, which is quantized already")
-    shape = tuple(int(size) for size in tensor.shape)  # type: ignore[call-overload]
+    shape = tuple(tensor.shape.numpy())
     file, span = path, spans.get(name)
     if span is None:
         file = _inside(path, str(tensor.location))

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converter.console import quiet_libraries
 from converter.errors import ConverterError, ParityError
 from converter.extras import require_export
 from converter.parity import compare_all, parity_sizes, tolerance_for
-from converter.records import Comparison, Size
+from converter.records import Axis, Comparison, Size
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -93,7 +93,7 @@ class Suite:
     def _package(self) -> Path:
         return Path(self.folder.name) / "package"
 
-    def _sizes(self, axes: Any) -> list[Size]:
+    def _sizes(self, axes: tuple[Axis, ...]) -> list[Size]:
         return parity_sizes(axes, seed=0)
 
     def _prepared(self) -> dict[str, dict[str, Case]]:

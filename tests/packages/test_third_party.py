@@ -143,3 +143,22 @@ def test_a_new_package_passes_its_own_tests_and_parity_at_once(tmp_path: Path) -
     assert result.returncode == 0, result.stdout + result.stderr
     assert "PASSED tests/test_conversion.py::test_a_tiny_checkpoint_becomes_a_proven_package" in result.stdout
     assert "PASSED converter::my_arch-model-batch_size=1,num_items=3" in result.stdout
+
+
+def test_the_wheel_brings_the_templates_and_nothing_but_the_converter(tmp_path: Path) -> None:
+    root = HERE.parents[1]
+    for name in ("converter", "plugins", "wrappers"):
+        shutil.copytree(
+            root / name, tmp_path / "sources" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path / "sources" / name)
+    install(tmp_path / "sources", tmp_path / "site")
+    top = {path.name for path in (tmp_path / "site").iterdir() if not path.name.endswith(".dist-info")}
+    assert top - {"bin"} == {"converter"}
+    code = "import sys; from converter.cli import run; sys.exit(run(['new', 'my_arch', '--quiet']))"
+    # -S: without the editable installation, whose finder would come first; the dependencies are named instead.
+    paths = [str(tmp_path / "site"), str(Path(pytest.__file__).parents[1])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=environ, check=True)
+    assert (tmp_path / "converter-my-arch" / "converter_my_arch" / "plugin.py").is_file()

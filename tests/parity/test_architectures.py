@@ -34,6 +34,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     ("llama", "text-generation", {"num_hidden_layers": 3}, "no past"),
     ("mistral", "text-generation-with-past", {}, "a sliding window shorter than the text"),
+    ("gemma2", "text-generation-with-past", {}, "sliding and full layers by turns"),
+    ("mixtral", "text-generation-with-past", {}, "experts, each with its own run of tokens"),
+    ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
+    ("convnext", "image-classification", {}, "no attention, any image size"),
+    ("t5", "text2text-generation-with-past", {}, "one decoder graph for first and later steps"),
+    ("whisper", "automatic-speech-recognition-with-past", {}, "a decoder without an encoder mask"),
 ]
 
 

@@ -19,7 +19,9 @@ from converter.registry import load_registry
 Checkpoints = Callable[..., Path]
 
 DEEP_COLQWEN2 = {"vlm_config": {"text_config": {"num_hidden_layers": 5}, "vision_config": {"depth": 5}}}
-DEEP_COLPALI = {"vlm_config": {"text_config": {"num_hidden_layers": 5}, "vision_config": {"num_hidden_layers": 5}}}
+DEEP_COLPALI = {
+    "vlm_config": {"text_config": {"num_hidden_layers": 5}, "vision_config": {"num_hidden_layers": 5}}
+}
 
 # arch, task, overrides that make it deeper than the three layers that are traced, component
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
@@ -42,7 +44,14 @@ def test_the_stamped_graph_is_the_traced_one(
     def build(settings: BuildSettings) -> ir.Model:
         skeleton = build_skeleton(architecture, config, task)
         built = build_graphs(
-            architecture, skeleton, config, task, [stem], settings, registry.passes, lambda name: nullcontext()
+            architecture,
+            skeleton,
+            config,
+            task,
+            [stem],
+            settings,
+            registry.passes,
+            lambda name: nullcontext(),
         )
         assert not built.notes, "the layers were not stamped at all"
         return built.graphs[0].model

@@ -1,0 +1,148 @@
+"""Precisions of a package: what they keep on real text, and what stays when they miss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.cli import run
+from converter.errors import UsageError
+from converter.package import inspect_package
+from converter.precision.quantize import quantize_package
+from converter.runtime import Encoder
+
+pytestmark = pytest.mark.xdist_group("minilm")
+Capture = pytest.CaptureFixture[str]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def record(package: Path) -> Any:
+    return json.loads((package / "converter.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def quantized(minilm_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM with q8, int8 and fp16 beside fp32."""
+    target = tmp_path_factory.mktemp("quantized") / "package"
+    arguments = ["quantize", str(minilm_package), "--output", str(target), "--quiet"]
+    assert run([*arguments, "--precisions", "q8,fp16,int8"]) == 0
+    return target
+
+
+def test_q8_keeps_what_it_promises_on_real_text(quantized: Path) -> None:
+    row = record(quantized)["precisions"]["q8"]
+    quality = row["quality"]
+    assert quality["cosine"] >= 0.999
+    assert quality["cosine_min"] >= 0.995
+    assert quality["top1"] >= 0.97
+    assert row["ratio"] <= 0.30
+    assert row["bytes"] == (quantized / "onnx/model_quantized.onnx").stat().st_size
+
+
+def test_fp16_is_half_the_size_and_indistinguishable(quantized: Path) -> None:
+    row = record(quantized)["precisions"]["fp16"]
+    assert row["ratio"] < 0.51
+    assert row["quality"]["cosine"] >= 0.99999
+
+
+def test_int8_is_judged_without_a_budget(quantized: Path) -> None:
+    row = record(quantized)["precisions"]["int8"]
+    assert row["budget"] == {}
+    assert 0.95 < row["quality"]["cosine"] < 0.999
+
+
+def test_every_precision_takes_and_gives_what_fp32_does(quantized: Path) -> None:
+    interfaces = {(graph.inputs, graph.outputs) for graph in inspect_package(quantized).graphs}
+    assert len(inspect_package(quantized).graphs) == 4
+    assert len(interfaces) == 1
+
+
+def test_the_runtime_runs_what_was_added(quantized: Path) -> None:
+    texts = ["a rainy day at the coast", "Storms are expected by the sea."]
+    full = Encoder(quantized).encode(texts, normalize=True)
+    for precision, least in (("q8", 0.995), ("fp16", 0.9999)):
+        found = Encoder(quantized, precision=precision).encode(texts, normalize=True)
+        assert (np.sum(full * found, axis=1) > least).all()
+
+
+def test_the_record_stays_right(quantized: Path) -> None:
+    info = inspect_package(quantized)
+    assert info.intact
+    assert not info.extra
+
+
+def test_adding_in_place_keeps_what_is_there_and_replaces_an_older_precision(
+    minilm_package: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    quantize_package(minilm_package, ["int8"], output=package)
+    before = contents(package)
+    quantize_package(package, ["q8"])
+    quantize_package(package, ["int8"])
+    after = contents(package)
+    assert after.keys() - before.keys() == {"onnx/model_quantized.onnx"}
+    assert {name for name in before if after[name] != before[name]} == {"converter.json"}
+    assert set(record(package)["precisions"]) == {"q8", "int8"}
+    assert inspect_package(package).intact
+
+
+def test_a_missed_budget_exits_3_says_by_how_much_and_leaves_the_package(
+    minilm_package: Path, capsys: Capture
+) -> None:
+    before = contents(minilm_package)
+    assert run(["quantize", str(minilm_package), "--precisions", "int8", "--keep", "cosine=0.9999"]) == 3
+    error = capsys.readouterr().err
+    assert "int8: cosine 0.99" in error
+    assert "misses 0.9999 by" in error
+    assert contents(minilm_package) == before
+
+
+def test_a_miss_leaves_the_others_in_place(minilm_package: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet"]
+    assert run([*arguments, "--precisions", "int8,fp16", "--keep", "cosine_min=0.999"]) == 3
+    assert set(record(package)["precisions"]) == {"fp16"}
+    assert not (package / "onnx/model_int8.onnx").exists()
+    assert inspect_package(package).intact
+
+
+def test_keep_failed_writes_and_marks_it(minilm_package: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet", "--keep-failed"]
+    assert run([*arguments, "--precisions", "int8", "--keep", "cosine=0.9999"]) == 3
+    row = record(package)["precisions"]["int8"]
+    assert not row["passed"]
+    assert row["misses"]
+    assert (package / "onnx/model_int8.onnx").is_file()
+
+
+def test_what_there_is_not_is_refused_with_the_choices(minilm_package: Path, capsys: Capture) -> None:
+    assert run(["quantize", str(minilm_package), "--precisions", "q8,q3"]) == 2
+    error = capsys.readouterr().err
+    assert "'q3'" in error
+    assert "fp16, q8, int8, uint8, q4" in error
+    assert run(["quantize", str(minilm_package), "--keep", "beauty=1"]) == 2
+    assert "cosine, cosine_min, top1" in capsys.readouterr().err
+    assert run(["quantize", str(minilm_package), "--keep", "cosine=99"]) == 2
+
+
+def test_a_package_without_text_is_not_judged_by_random_tokens(minilm_package: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    quantize_package(minilm_package, ["int8"], output=package)
+    content = record(package)
+    (package / "tokenizer.json").unlink()
+    del content["files"]["tokenizer.json"]
+    (package / "converter.json").write_text(json.dumps(content))
+    before = contents(package)
+    with pytest.raises(UsageError, match="no quality can be measured"):
+        quantize_package(package, ["q8"])
+    assert contents(package) == before

@@ -1,0 +1,64 @@
+"""Choosing a plan, with measurements that are made up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.precision.budget import Quality
+from converter.precision.catalogue import Precision
+from converter.precision.formats import Blocks, Plan
+from converter.precision.judge import compare, corpus
+from converter.precision.search import Trial, choose_plan
+
+FOUR, EIGHT = Blocks(4), Blocks(8)
+ERRORS = {"a": 0.001, "b": 0.02, "c": 0.004, "d": 0.001}
+MODULES = tuple((name, 100) for name in ERRORS)
+
+
+def measure(plan: Plan, *, quick: bool = False) -> Trial:
+    """Each module in 4 bits adds its error and half the bytes it has in 8."""
+    four = [name for name in ERRORS if plan.of(name) == FOUR]
+    cosine = 1 - sum(ERRORS[name] for name in four)
+    return Trial(plan, 800 - 100 * len(four), Quality(cosine, cosine, 1.0, 10))
+
+
+def chosen(budget: dict[str, float], promoted: Blocks | None = EIGHT) -> tuple[Plan, tuple[Trial, ...]]:
+    precision = Precision("q4", (Plan(FOUR),), promoted=promoted)
+    return choose_plan(precision, budget, MODULES, measure, lambda done, total: None)
+
+
+def test_the_first_plan_that_keeps_the_budget_is_taken() -> None:
+    plan, tried = chosen({"cosine": 0.9})
+    assert plan == Plan(FOUR)
+    assert len(tried) == 1
+
+
+def test_the_modules_that_add_most_error_get_more_bits_and_no_more_than_needed() -> None:
+    plan, _ = chosen({"cosine": 0.99})
+    assert plan.exceptions == {"b": EIGHT}
+
+
+def test_without_a_plan_that_keeps_the_budget_the_closest_is_judged() -> None:
+    plan, _ = chosen({"cosine": 1.0})
+    assert set(plan.exceptions) == set(ERRORS)
+
+
+def test_a_single_plan_is_not_measured_before_it_is_judged() -> None:
+    plan, tried = chosen({"cosine": 0.999}, promoted=None)
+    assert plan == Plan(FOUR)
+    assert not tried
+
+
+def test_the_corpus_is_split_in_two_halves_that_share_no_text() -> None:
+    calibration, evaluation = corpus()
+    assert len(calibration) > 50
+    assert len(evaluation) > 50
+    assert not set(calibration) & set(evaluation)
+
+
+def test_embeddings_that_are_not_finite_keep_nothing() -> None:
+    reference = np.eye(3)
+    broken = reference.copy()
+    broken[0, 0] = np.nan
+    assert compare(reference, reference) == Quality(1.0, 1.0, 1.0, 3)
+    assert compare(reference, broken).misses({"cosine": 0.5})
