@@ -65,10 +65,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Planned:
-    """Graphs without weights, and where each parameter comes from."""
+    """Graphs without weights, where each parameter comes from, and the checkpoint tensors that are buffers."""
 
     built: Built
     mapping: Mapping[str, WeightRecipe]
+    buffers: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Job:
         with self.ledger.stage("build skeleton"):
             skeleton = build_skeleton(architecture, subject.config, subject.task)
             mapping = architecture.source.key_mapping(skeleton, subject.checkpoint)
-            load_buffers(skeleton, mapping)
+            buffers = load_buffers(skeleton, mapping)
         built = build_graphs(
             architecture,
             skeleton,
@@ -131,7 +132,7 @@ class Job:
             self.registry.passes,
             self.ledger.stage,
         )
-        return Planned(built, mapping)
+        return Planned(built, mapping, buffers)
 
     def _write(
         self,
@@ -153,7 +154,7 @@ class Job:
         )
 
     def _made(self, planned: Planned, written: Written) -> Made:
-        notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used))
+        notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used | planned.buffers))
         return Made(planned.built.graphs, written, notes)
 
     def _prove_sibling(self) -> tuple[Comparison, ...]:

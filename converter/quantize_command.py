@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 @click.option("--output", type=FOLDER, help="Folder of the new package. [default: added to PACKAGE]")
 @click.option("--precisions", default="q8", show_default=True, help="Comma-separated names.")
 @click.option("--keep", multiple=True, metavar="MEASURE=BOUND", help="Such as cosine=0.999. May be repeated.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["size", "speed"]),
+    default="size",
+    show_default=True,
+    help="What to take of all that keeps the budget.",
+)
 @click.option("--keep-failed", is_flag=True, help="Write what misses its budget, marked in converter.json.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output, after success only.")
 @options(*OUTPUT)
@@ -27,6 +34,7 @@ def quantize_command(
     output: Path | None,
     precisions: str,
     keep: tuple[str, ...],
+    prefer: Literal["size", "speed"],
     keep_failed: bool,
     overwrite: bool,
     quiet: bool,
@@ -45,6 +53,7 @@ def quantize_command(
             names,
             output=output,
             keep=keep,
+            prefer=prefer,
             keep_failed=keep_failed,
             overwrite=overwrite,
             progress=progress,

@@ -25,6 +25,12 @@ def seed_weights(model: nn.Module, seed: int) -> None:
             else:
                 centre = 1.0 if name.endswith("weight") else 0.0
                 parameter.copy_(centre + 0.1 * noise)
+        for name, buffer in model.named_buffers():
+            # Batch statistics as if trained: at their defaults of 0 and 1 they would test nothing.
+            if name.endswith("running_mean"):
+                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
+            elif name.endswith("running_var"):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
 
 
 def _is_table(model: nn.Module, name: str) -> bool:

@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from converter.errors import WeightError
-from converter.recipes import WeightRecipe, read
+from converter.recipes import Load, WeightRecipe, leaves, read
 from converter.records import Dtype
 
 TORCH_DTYPES: Mapping[Dtype, torch.dtype] = {
@@ -52,17 +52,25 @@ def weightless() -> Iterator[FakeTensorMode]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> None:
-    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values; they become constants."""
+def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> frozenset[str]:
+    """Give the buffers that a checkpoint stores (a batch norm's statistics) its values; they become constants.
+
+    Returns the names of the checkpoint's tensors that were read.
+    """
+    used: set[str] = set()
     for name, buffer in model.named_buffers():
-        if name in mapping and not isinstance(buffer, FakeTensor):
-            values = np.ascontiguousarray(read(mapping[name]))
-            as_torch = torch.from_numpy(values.astype(np.float32) if buffer.is_floating_point() else values)
-            if as_torch.shape != buffer.shape:
-                raise WeightError(
-                    f"buffer {name!r} has shape {tuple(buffer.shape)}, the checkpoint's has {tuple(as_torch.shape)}"
-                )
-            buffer.copy_(as_torch)
+        if name not in mapping or isinstance(buffer, FakeTensor):
+            continue
+        recipe = mapping[name]
+        if recipe.shape != tuple(buffer.shape):
+            raise WeightError(
+                f"buffer {name!r} has shape {tuple(buffer.shape)}, the checkpoint's has {recipe.shape}"
+            )
+        values = read(recipe)
+        numbers = values.astype(np.float32) if buffer.is_floating_point() else values
+        buffer.copy_(torch.from_numpy(numbers.reshape(recipe.shape)))
+        used.update(leaf.info.name for leaf in leaves(recipe) if isinstance(leaf, Load))
+    return frozenset(used)
 
 
 def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:

@@ -121,7 +121,6 @@ FAMILY: dict[str, dict[str, Any]] = {
     "seed_oss": {},
     "vaultgemma": GEMMA,
     "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 52},
-    "youtu": {**LATENT, "head_dim": 4},
     # Mixtures of experts.
     "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20},
@@ -150,7 +149,7 @@ OWN_HEADS: tuple[str, ...] = (
 )
 OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
 # What is cached is not keys and values but what both are made from, and the rotated part of the keys.
-LATENT_CACHE = ("minicpm3", "youtu", "deepseek_v3")
+LATENT_CACHE = ("minicpm3", "deepseek_v3")
 
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}

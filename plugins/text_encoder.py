@@ -73,13 +73,6 @@ FAMILY: dict[str, dict[str, Any]] = {
     "esmc": {"head_dim": 12, "num_key_value_heads": 3},
     "eurobert": {**LOW_IDS, "head_dim": None, "num_key_value_heads": 3, "mask_token_id": 4},
     "flaubert": XLM,
-    "funnel": {
-        "num_hidden_layers": None,
-        "d_head": 12,
-        "d_inner": 52,
-        "block_sizes": [1, 1],
-        "block_repeats": [1, 1],
-    },
     "gte": {},
     "ibert": ONE_SEGMENT,
     "jina_embeddings_v3": {},

@@ -117,6 +117,33 @@ FAMILY: dict[str, Kind] = {
     "vit": Kind(options=STRETCH),
     "vit_msn": Kind(options=STRETCH),
     "yolos": Kind({"num_detection_tokens": 4, "image_size": [24, 24]}, tasks=(FEATURES,), pooled=True),
+    "levit": Kind(
+        {
+            **STAGES,
+            "hidden_sizes": [16, 24, 32],
+            "num_attention_heads": [2, 3, 4],
+            "depths": [2, 2, 2],
+            "key_dim": [8, 8, 8],
+            "image_size": 64,
+            "patch_size": 16,
+            "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
+        },
+        dynamic=False,
+        pooled=True,
+    ),
+    "mobilevit": Kind(
+        {
+            "hidden_sizes": [16, 20, 24],
+            "neck_hidden_sizes": [4, 8, 12, 16, 20, 24, 28],
+            "num_attention_heads": 2,
+            "patch_size": 2,
+            "image_size": 64,
+        },
+        dynamic=False,
+        pooled=True,
+    ),
+    "regnet": Kind({**CONV, "embedding_size": 8, "groups_width": 4}, pooled=True),
+    "resnet": Kind({**CONV, "embedding_size": 8}, pooled=True),
 }
 
 

@@ -145,7 +145,7 @@ BROKEN = {
     ),
     "string_of_types": (
         GOOD.replace('"NAME", "NAME-type")', '"NAME")').replace("*model_types", "model_types='x'"),
-        "must be a tuple",
+        "model_types is a tuple",
     ),
     "bad_record": (GOOD.replace('"NAME", "NAME-type"', '"not a name", "x"'), "must be a Python identifier"),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from converter.errors import UsageError
 from converter.precision.budget import Budget
-from converter.precision.formats import Blocks, Columns, Plan
+from converter.precision.formats import Blocks, Columns, Matrix, Plan
 from converter.runtime.files import SUFFIXES
 
 
@@ -18,13 +18,15 @@ from converter.runtime.files import SUFFIXES
 class Precision:
     """A name, plans in the order they are tried, and what must be kept.
 
-    `promoted` is what single matrices get where the last plan misses the budget, the most sensitive first.
+    `cheaper` and `faster` are what single matrices get instead as long as the budget is kept, the least sensitive
+    first, when size or when speed is preferred.
     """
 
     name: str
     plans: tuple[Plan, ...]
     budget: Budget = field(default_factory=dict)
-    promoted: Blocks | None = None
+    cheaper: Matrix | None = None
+    faster: Matrix | None = None
 
     @property
     def suffix(self) -> str:
@@ -32,19 +34,21 @@ class Precision:
         return SUFFIXES[self.name]
 
 
-_EIGHT = Blocks(8)
+_EIGHT, _FOUR = Plan(Blocks(8)), Blocks(4, symmetric=False)
+_FINER = (Plan(Blocks(8, size=16)), Plan(Blocks(8, size=16, accuracy_level=0)))
 PRECISIONS: Mapping[str, Precision] = {
     precision.name: precision
     for precision in (
         Precision("fp16", (Plan(tables=False, half=True),), {"cosine": 0.99999}),
         Precision(
             "q8",
-            (Plan(_EIGHT), Plan(Blocks(8, size=16)), Plan(Blocks(8, size=16, accuracy_level=0))),
+            (_EIGHT, *_FINER),
             {"cosine": 0.999, "cosine_min": 0.995, "top1": 0.97},
+            faster=Columns(signed=True),
         ),
         Precision("int8", (Plan(Columns(signed=True)),)),
         Precision("uint8", (Plan(Columns(signed=False)),)),
-        Precision("q4", (Plan(Blocks(4, symmetric=False)),), {"cosine": 0.99}, promoted=_EIGHT),
+        Precision("q4", (_EIGHT,), {"cosine": 0.99}, cheaper=_FOUR, faster=_FOUR),
     )
 }
 

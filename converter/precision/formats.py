@@ -37,6 +37,9 @@ class Columns:
     signed: bool
 
 
+Matrix = Blocks | Columns
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole graph: the format of its matrices, exceptions by initializer, tables by row, halves.
@@ -44,12 +47,12 @@ class Plan:
     What is no matrix or table stays as it is; with `half` every float becomes fp16.
     """
 
-    matrices: Blocks | Columns | None = None
-    exceptions: Mapping[str, Blocks | Columns | None] = field(default_factory=dict)
+    matrices: Matrix | None = None
+    exceptions: Mapping[str, Matrix | None] = field(default_factory=dict)
     tables: bool = True
     half: bool = False
 
-    def of(self, name: str) -> Blocks | Columns | None:
+    def of(self, name: str) -> Matrix | None:
         """The format of the matrix in this initializer; None leaves it alone."""
         return self.exceptions.get(name, self.matrices)
 

@@ -21,7 +21,7 @@ from converter.precision.half import to_half
 from converter.precision.judge import Judge
 from converter.precision.nbits import drop_unused, matrices, quantize_matrices, quantize_tables
 from converter.precision.report import PrecisionRow, QuantizationReport
-from converter.precision.search import Trial, choose_plan
+from converter.precision.search import Preference, Trial, choose_plan
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.request import SILENT, Progress
@@ -43,11 +43,13 @@ def quantize_package(
     keep: Sequence[str] = (),
     keep_failed: bool = False,
     overwrite: bool = False,
+    prefer: Preference = "size",
     progress: Progress = SILENT,
 ) -> QuantizationReport:
     """Add precisions to a package, or to a copy of it at `output`, in one step once they are judged.
 
-    `keep` are bounds such as `cosine=0.999`, in place of a precision's own for that measure. A precision that
+    `keep` are bounds such as `cosine=0.999`, in place of a precision's own for that measure. `prefer` speed takes
+    longer: it looks for modules that faster kernels may have. A precision that
     misses is in the report and, without `keep_failed`, not in the package: see
     `QuantizationReport.require_passed`. Raises UsageError for a precision or bound there is not and for a
     package nothing can be judged by, PackageError for one that is damaged. What was there before stays.
@@ -62,7 +64,15 @@ def quantize_package(
             report.output, overwrite=overwrite or output is None, source=package if output else None
         ) as staging:
             _copy_files(package, staging.folder, link=output is None)
-            rows = add_precisions(staging.folder, stems, chosen, bounds, keep_failed, progress)
+            rows = add_precisions(
+                staging.folder,
+                stems,
+                chosen,
+                bounds,
+                keep_failed=keep_failed,
+                prefer=prefer,
+                progress=progress,
+            )
             kept = tuple(row.name for row in rows if row.passed or keep_failed)
             report = QuantizationReport(report.output, rows, kept)
             if not kept:
@@ -92,7 +102,9 @@ def add_precisions(
     stems: Sequence[str],
     precisions: Sequence[Precision],
     bounds: Budget,
+    *,
     keep_failed: bool = False,
+    prefer: Preference = "size",
     progress: Progress = SILENT,
 ) -> tuple[PrecisionRow, ...]:
     """Write precisions of the fp32 graphs `stems` of a package into `folder/onnx`, once each is judged.
@@ -107,7 +119,7 @@ def add_precisions(
         for precision in precisions:
             with progress.stage(f"make {precision.name}"):
                 work = _Work(bench, stems, precision, judge)
-                row = work.make({**precision.budget, **bounds}, progress)
+                row = work.make({**precision.budget, **bounds}, prefer, progress)
             if row.passed or keep_failed:
                 _install(bench, folder, precision, row.files, stems)
             rows.append(row)
@@ -142,9 +154,9 @@ class _Work:
     files: dict[str, int] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
 
-    def make(self, budget: Budget, progress: Progress) -> PrecisionRow:
-        modules = _modules(self.bench / ONNX, self.stems) if self.precision.promoted else ()
-        plan, tried = choose_plan(self.precision, budget, modules, self._measure, progress.advance)
+    def make(self, budget: Budget, prefer: Preference, progress: Progress) -> PrecisionRow:
+        modules = _modules(self.bench / ONNX, self.stems)
+        plan, tried = choose_plan(self.precision, budget, modules, self._measure, progress.advance, prefer)
         if not tried or tried[-1].plan != plan:
             self._write(plan)
         whole = sum(

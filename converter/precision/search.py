@@ -1,17 +1,17 @@
-"""Choosing a plan on the calibration half: the first that keeps the budget, then more bits where they count most."""
+"""Choosing a plan on the calibration half: what keeps the budget first, then what is cheaper where it costs least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from converter.precision.budget import Budget, Quality
 from converter.precision.catalogue import Precision
-from converter.precision.formats import Blocks, Plan
+from converter.precision.formats import Blocks, Matrix, Plan
 
 # Aimed at on calibration texts: this much of the allowed error, since other texts may fare worse.
-_SHARE = 0.9
+_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Measure(Protocol):
     def __call__(self, plan: Plan, *, quick: bool = False) -> Trial: ...
 
 
+Preference = Literal["size", "speed"]
 Advance = Callable[[int, int], None]
 
 
@@ -47,55 +48,65 @@ def choose_plan(
     modules: Sequence[tuple[str, int]],
     measure: Measure,
     advance: Advance,
+    prefer: Preference = "size",
 ) -> tuple[Plan, tuple[Trial, ...]]:
     """The plan to judge, and all that was tried on the way; where none keeps the budget, the closest one.
 
-    A precision with one plan has nothing to choose, and nothing is measured.
-    `modules` are the matrices with their sizes. Deterministic: the same measurements give the same plan.
+    The first of the precision's plans that keeps the budget, then its cheaper format (or with `prefer` speed its
+    faster one) for as many modules as the budget allows. `modules` are the matrices with their sizes. A precision
+    with one plan has nothing to choose, and nothing is measured. The same measurements give the same plan.
     """
-    if len(precision.plans) == 1 and precision.promoted is None:
+    other = precision.faster if prefer == "speed" else precision.cheaper
+    if len(precision.plans) == 1 and other is None:
         return precision.plans[0], ()
+    aim = {name: 1 - (1 - bound) * _SHARE for name, bound in budget.items()}
     trials: list[Trial] = []
-    aim = {name: 1 - (1 - bound) * _SHARE if name != "top1" else bound for name, bound in budget.items()}
     for plan in precision.plans:
         trials.append(measure(plan))
         if not trials[-1].quality.misses(aim):
-            return plan, tuple(trials)
-    if precision.promoted is not None and modules:
-        trials += _promote(precision.plans[-1], precision.promoted, aim, modules, measure, advance)
-    keeping = [trial for trial in trials if not trial.quality.misses(aim)]
-    best = min(keeping, key=lambda trial: trial.nbytes) if keeping else max(trials, key=_closeness)
-    return best.plan, tuple(trials)
+            break
+    else:
+        return max(trials, key=_closeness).plan, tuple(trials)
+    if other is None or not modules:
+        return plan, tuple(trials)
+    chosen, more = _spread(plan, other, aim, modules, measure, advance)
+    return chosen, (*trials, *more)
 
 
 def _closeness(trial: Trial) -> tuple[float, float, float]:
     return trial.quality.cosine, trial.quality.cosine_min, trial.quality.top1
 
 
-def _promote(
+def _spread(
     plan: Plan,
-    better: Blocks,
+    other: Matrix,
     aim: Budget,
     modules: Sequence[tuple[str, int]],
     measure: Measure,
     advance: Advance,
-) -> list[Trial]:
-    """Rank modules by the error each adds alone, for its size; then bisect how many of them need more bits."""
+) -> tuple[Plan, list[Trial]]:
+    """Give modules another format, those first that add the least error for their size, while the aim is kept.
+
+    Each module's error is measured alone; how many there may be is then bisected with all of them together.
+    """
+    trials = [measure(replace(plan, exceptions={name: other for name, _ in modules}))]
+    if not trials[0].quality.misses(aim):
+        return trials[0].plan, trials
     error = {}
     for done, (name, size) in enumerate(modules, 1):
-        others = {other: better for other, _ in modules if other != name}
-        error[name] = (1 - measure(replace(plan, exceptions=others), quick=True).quality.cosine) / size
+        alone = measure(replace(plan, exceptions={name: other}), quick=True)
+        error[name] = (1 - alone.quality.cosine) / size
         advance(done, len(modules))
-    order = sorted(error, key=lambda name: (-error[name], name))
-    trials = []
-    low, high = 0, len(order)
+    order = sorted(error, key=lambda name: (error[name], name))
+    best, low, high = plan, 0, len(order)
     while high - low > 1:
         middle = (low + high) // 2
-        trials.append(measure(replace(plan, exceptions=dict.fromkeys(order[:middle], better))))
-        low, high = (middle, high) if trials[-1].quality.misses(aim) else (low, middle)
-    if high == len(order):
-        trials.append(measure(replace(plan, exceptions=dict.fromkeys(order, better))))
-    return trials
+        trials.append(measure(replace(plan, exceptions=dict.fromkeys(order[:middle], other))))
+        if trials[-1].quality.misses(aim):
+            high = middle
+        else:
+            best, low = trials[-1].plan, middle
+    return best, trials
 
 
 def _label(plan: Plan) -> str:

@@ -22,30 +22,42 @@ def measure(plan: Plan, *, quick: bool = False) -> Trial:
     return Trial(plan, 800 - 100 * len(four), Quality(cosine, cosine, 1.0, 10))
 
 
-def chosen(budget: dict[str, float], promoted: Blocks | None = EIGHT) -> tuple[Plan, tuple[Trial, ...]]:
-    precision = Precision("q4", (Plan(FOUR),), promoted=promoted)
+def chosen(budget: dict[str, float], cheaper: Blocks | None = FOUR) -> tuple[Plan, tuple[Trial, ...]]:
+    precision = Precision("q4", (Plan(EIGHT),), cheaper=cheaper)
     return choose_plan(precision, budget, MODULES, measure, lambda done, total: None)
 
 
-def test_the_first_plan_that_keeps_the_budget_is_taken() -> None:
+def test_what_is_cheaper_is_taken_for_all_modules_where_the_budget_allows() -> None:
     plan, tried = chosen({"cosine": 0.9})
-    assert plan == Plan(FOUR)
-    assert len(tried) == 1
+    assert plan.exceptions == dict.fromkeys(ERRORS, FOUR)
+    assert len(tried) == 2
 
 
-def test_the_modules_that_add_most_error_get_more_bits_and_no_more_than_needed() -> None:
+def test_modules_that_add_most_error_keep_their_bits_and_no_others_do() -> None:
     plan, _ = chosen({"cosine": 0.99})
-    assert plan.exceptions == {"b": EIGHT}
+    assert plan.exceptions == dict.fromkeys("acd", FOUR)
+
+
+def test_a_part_of_the_allowed_error_is_left_to_texts_that_fare_worse() -> None:
+    plan, _ = chosen({"cosine": 0.9941})
+    assert plan.exceptions == dict.fromkeys("ad", FOUR)
+
+
+def test_a_budget_no_cheaper_module_keeps_leaves_the_plan_alone() -> None:
+    plan, _ = chosen({"cosine": 0.9995})
+    assert plan == Plan(EIGHT)
 
 
 def test_without_a_plan_that_keeps_the_budget_the_closest_is_judged() -> None:
-    plan, _ = chosen({"cosine": 1.0})
-    assert set(plan.exceptions) == set(ERRORS)
+    precision = Precision("q8", (Plan(FOUR), Plan(FOUR, {"b": EIGHT})))
+    plan, tried = choose_plan(precision, {"cosine": 0.999}, MODULES, measure, lambda done, total: None)
+    assert plan.exceptions == {"b": EIGHT}
+    assert len(tried) == 2
 
 
 def test_a_single_plan_is_not_measured_before_it_is_judged() -> None:
-    plan, tried = chosen({"cosine": 0.999}, promoted=None)
-    assert plan == Plan(FOUR)
+    plan, tried = chosen({"cosine": 0.999}, cheaper=None)
+    assert plan == Plan(EIGHT)
     assert not tried
 
 
