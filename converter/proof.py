@@ -6,12 +6,11 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.beside import beside
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_checkpoint
 from converter.records import (
@@ -24,10 +23,11 @@ from converter.records import (
     ParityReport,
     Variant,
 )
-from converter.request import SILENT, ConversionRequest
+from converter.request import ConversionRequest
 from converter.skeleton import load_buffers
 from converter.verify import fits_in_memory, run_parity, verdict
-from converter.writing import Written, write_graphs
+from converter.writer import WriterProcess
+from converter.writing import Pending, Written, bind_graphs, write_graphs
 
 if TYPE_CHECKING:
     from converter.pipeline import Ledger
@@ -92,27 +92,24 @@ class Job:
         return made, verdict(mode, why, rows)
 
     def _run_structural(self, folder: Path, why: str) -> tuple[Made, ParityReport]:
-        """The weights are written, and read back, while the sibling is traced: one waits for the disk, one computes."""
-        planned = self.plan()
-        quiet = replace(self.ledger, progress=SILENT, stages=[])
-
-        def write(advance: Callable[[int, int], None]) -> Written:
-            return self._write(planned, folder, check=True, on_stage=quiet.stage, advance=advance)
-
-        with beside(write) as writing:
+        """The weights are written, and read back, by another process while the sibling is traced here."""
+        planned, ledger = self.plan(), self.ledger
+        pending = self._bind(planned, folder)
+        if pending.plan is None:
             rows = self._prove_sibling()
-            with self.ledger.stage("wait for the weights"):
-                written = writing.result()
-        self.ledger.stages.extend(quiet.stages)
+            written = pending.finish(None, ledger.stage, check=True)
+        else:
+            with WriterProcess(pending.plan) as writer:
+                rows = self._prove_sibling()
+                with ledger.stage("write and check weights"):
+                    layout, checked = writer.result(ledger.progress.advance)
+            written = pending.finish(layout, ledger.stage, checked=checked)
         return self._made(planned, written), verdict("structural", why, rows, written.tensors_checked)
 
     def make(self, folder: Path) -> Made:
         """Skeleton, traces, passes, weights, one after the other."""
         planned = self.plan()
-        ledger = self.ledger
-        written = self._write(
-            planned, folder, check=False, on_stage=ledger.stage, advance=ledger.progress.advance
-        )
+        written = write_graphs(self._bind(planned, folder), self.ledger.stage, self.ledger.progress.advance)
         return self._made(planned, written)
 
     def plan(self) -> Planned:
@@ -134,23 +131,9 @@ class Job:
         )
         return Planned(built, mapping, buffers)
 
-    def _write(
-        self,
-        planned: Planned,
-        folder: Path,
-        *,
-        check: bool,
-        on_stage: Callable[[str], Any],
-        advance: Callable[[int, int], None],
-    ) -> Written:
-        return write_graphs(
-            planned.built.graphs,
-            planned.mapping,
-            folder,
-            external_data=self.request.external_data,
-            check=check,
-            on_stage=on_stage,
-            advance=advance,
+    def _bind(self, planned: Planned, folder: Path) -> Pending:
+        return bind_graphs(
+            planned.built.graphs, planned.mapping, folder, external_data=self.request.external_data
         )
 
     def _made(self, planned: Planned, written: Written) -> Made:

@@ -111,6 +111,61 @@ def initializers(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.initializers.values()
 
 
+@dataclass(frozen=True)
+class DataPlan:
+    """A data file before it is written: where each recipe goes, and the name of the first that asked for it.
+
+    `tensors` are all that was asked for; those of equal content share an offset. Plans can be pickled.
+    """
+
+    path: Path
+    size: int
+    stored: Mapping[WeightRecipe, int]
+    names: Mapping[WeightRecipe, str]
+    tensors: tuple[StoredTensor, ...]
+    block_bytes: int
+
+    def write(self, progress: Progress | None = None) -> DataLayout:
+        """Write it. `progress` is called with bytes done and bytes in all. Memory: a few blocks."""
+        if not self.stored:
+            return self.layout(hashlib.sha256().hexdigest())
+        with HashedFile(self.path, self.block_bytes) as file:
+            for recipe, offset in self.stored.items():
+                file.pad_to(offset)
+                with naming(self.names[recipe]):
+                    append_tensor(file, recipe, self.size, progress)
+        return self.layout(file.hexdigest)
+
+    def layout(self, sha256: str) -> DataLayout:
+        """The file as written, with this digest."""
+        return DataLayout(self.path, self.size, sha256, self.tensors, self.block_bytes)
+
+
+def plan_data_file(
+    graphs: Sequence[ExportedGraph], path: Path, *, block_bytes: int = BLOCK_BYTES
+) -> DataPlan:
+    """Decide where the weights of all graphs go in one file, each once, and point the initializers there.
+
+    Equal recipes, and recipes over checkpoint tensors of equal content, are stored once. Tensors under a
+    kibibyte and constants of that size stay in the graphs. The same graphs give the same plan.
+    """
+    wanted = _collect(graphs)
+    twins = find_twins(recipe for _, recipe in wanted)
+    stored: dict[WeightRecipe, int] = {}
+    names: dict[WeightRecipe, str] = {}
+    tensors: dict[WeightRecipe, StoredTensor] = {}
+    size = 0
+    for value, recipe in wanted:
+        unified = with_twins(recipe, twins)
+        if unified not in stored:
+            stored[unified] = aligned(size, recipe.nbytes)
+            size = stored[unified] + recipe.nbytes
+            names[unified] = str(value.name)
+        tensors.setdefault(recipe, StoredTensor(str(value.name), recipe, stored[unified]))
+        value.const_value = _external(value, recipe, path, stored[unified])
+    return DataPlan(path, size, stored, names, tuple(tensors.values()), block_bytes)
+
+
 def write_data_file(
     graphs: Sequence[ExportedGraph],
     path: Path,
@@ -118,29 +173,8 @@ def write_data_file(
     block_bytes: int = BLOCK_BYTES,
     progress: Progress | None = None,
 ) -> DataLayout:
-    """Write the weights of all graphs to one file, each once, and point the initializers at it.
-
-    Equal recipes, and recipes over checkpoint tensors of equal content, are stored once. Tensors under a
-    kibibyte and constants of that size stay in the graphs. Without any larger one no file is written.
-    `progress` is called with bytes done and bytes in all. Memory: a few blocks. The same graphs give the same
-    bytes.
-    """
-    wanted = _collect(graphs)
-    plan = _Plan.of(wanted)
-    if not plan.stored:
-        return DataLayout(path, 0, hashlib.sha256().hexdigest(), (), block_bytes)
-    with HashedFile(path, block_bytes) as file:
-        for recipe, offset in plan.stored.items():
-            file.pad_to(offset)
-            with naming(plan.names[recipe]):
-                append_tensor(file, recipe, plan.size, progress)
-    for value, recipe in wanted:
-        value.const_value = _external(value, recipe, path, plan.offset(recipe))
-    tensors = {
-        recipe: StoredTensor(str(value.name), recipe, plan.offset(recipe))
-        for value, recipe in reversed(wanted)
-    }
-    return DataLayout(path, plan.size, file.hexdigest, tuple(reversed(tensors.values())), block_bytes)
+    """Plan a data file and write it. Without any tensor large enough none is written."""
+    return plan_data_file(graphs, path, block_bytes=block_bytes).write(progress)
 
 
 def _collect(graphs: Sequence[ExportedGraph]) -> list[tuple[ir.Value, WeightRecipe]]:
@@ -177,34 +211,6 @@ def _external(value: ir.Value, recipe: WeightRecipe, path: Path, offset: int) ->
         name=str(value.name),
         base_dir=path.parent,
     )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Where each recipe goes: `same` gives the equal one that is written, `stored` its offset."""
-
-    stored: Mapping[WeightRecipe, int]
-    same: Mapping[WeightRecipe, WeightRecipe]
-    names: Mapping[WeightRecipe, str]
-    size: int
-
-    @staticmethod
-    def of(wanted: Sequence[tuple[ir.Value, WeightRecipe]]) -> _Plan:
-        twins = find_twins(recipe for _, recipe in wanted)
-        stored: dict[WeightRecipe, int] = {}
-        same: dict[WeightRecipe, WeightRecipe] = {}
-        names: dict[WeightRecipe, str] = {}
-        size = 0
-        for value, recipe in wanted:
-            unified = same.setdefault(recipe, with_twins(recipe, twins))
-            if unified not in stored:
-                stored[unified] = aligned(size, recipe.nbytes)
-                size = stored[unified] + recipe.nbytes
-                names[unified] = str(value.name)
-        return _Plan(stored, same, names, size)
-
-    def offset(self, recipe: WeightRecipe) -> int:
-        return self.stored[self.same[recipe]]
 
 
 def aligned(position: int, nbytes: int) -> int:

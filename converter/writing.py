@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from converter.errors import UsageError
 from converter.model_file import EMBEDDED_LIMIT, embedded_layout, embedded_size, write_model
 from converter.records import ExportedGraph
-from converter.weights import bind_graph, check_data, write_data_file
+from converter.weights import DataLayout, DataPlan, bind_graph, check_data, plan_data_file
 
 if TYPE_CHECKING:
     from converter.recipes import WeightRecipe
 
 ExternalData = Literal["auto", "always", "never"]
+OnStage = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -32,40 +33,59 @@ class Written:
     tensors_checked: int
 
 
-def write_graphs(
+@dataclass(frozen=True)
+class Pending:
+    """Graphs bound to their checkpoint, not yet written. `plan` is for the data file, if there is to be one."""
+
+    graphs: tuple[ExportedGraph, ...]
+    folder: Path
+    used: frozenset[str]
+    plan: DataPlan | None
+
+    def finish(
+        self, layout: DataLayout | None, on_stage: OnStage, *, checked: int = 0, check: bool = False
+    ) -> Written:
+        """Write the graphs; the data file, if any, is written. `check` re-reads the weights inside of graphs."""
+        files = {graph.stem: self.folder / f"{graph.stem}.onnx" for graph in self.graphs}
+        hashes = {layout.path.name: layout.sha256} if layout is not None and layout.tensors else {}
+        with on_stage("write graphs"):
+            for graph in self.graphs:
+                path = files[graph.stem]
+                hashes[path.name] = write_model(graph.model, path, embed=self.plan is None, progress=None)
+        if check and self.plan is None:
+            with on_stage("check weights"):
+                checked = sum(
+                    check_data(embedded_layout(graph.model, files[graph.stem])) for graph in self.graphs
+                )
+        return Written(self.folder, files, hashes, self.used, checked)
+
+
+def bind_graphs(
     graphs: Sequence[ExportedGraph],
     mapping: Mapping[str, WeightRecipe],
     folder: Path,
     *,
     external_data: ExternalData,
-    check: bool,
     data_file: str = "model.onnx_data",
-    on_stage: Callable[[str], Any],
-    advance: Callable[[int, int], None] | None = None,
-) -> Written:
-    """Bind every graph's weights and write graphs and data. With `check`, re-read the data against its source."""
+) -> Pending:
+    """Bind every weight to the checkpoint and decide where it goes. Nothing but the folder is made yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    used = {name for graph in graphs for name in bind_graph(graph, mapping)}
-    hashes: dict[str, str] = {}
-    checked = 0
+    used = frozenset(name for graph in graphs for name in bind_graph(graph, mapping))
     external = use_data_file(graphs, external_data)
-    if external:
+    return Pending(
+        tuple(graphs), folder, used, plan_data_file(graphs, folder / data_file) if external else None
+    )
+
+
+def write_graphs(
+    pending: Pending, on_stage: OnStage, advance: Callable[[int, int], None] | None = None
+) -> Written:
+    """Write the data file, if there is to be one, and the graphs, one after the other."""
+    layout = None
+    if pending.plan is not None:
         with on_stage("write weights"):
-            layout = write_data_file(graphs, folder / data_file, progress=advance)
-        if layout.tensors:
-            hashes[data_file] = layout.sha256
-        if check:
-            with on_stage("check weights"):
-                checked = check_data(layout)
-    files = {graph.stem: folder / f"{graph.stem}.onnx" for graph in graphs}
-    with on_stage("write graphs"):
-        for graph in graphs:
-            path = files[graph.stem]
-            hashes[path.name] = write_model(graph.model, path, embed=not external, progress=None)
-    if check and not external:
-        with on_stage("check weights"):
-            checked = sum(check_data(embedded_layout(graph.model, files[graph.stem])) for graph in graphs)
-    return Written(folder, files, hashes, frozenset(used), checked)
+            layout = pending.plan.write(advance)
+    return pending.finish(layout, on_stage)
 
 
 def use_data_file(graphs: Sequence[ExportedGraph], external_data: ExternalData) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from converter import convert
 from converter.cli import run
 
 Checkpoints = Callable[..., Path]
@@ -302,3 +304,61 @@ def test_a_wrong_graph_exits_3_and_leaves_no_package(tiny_checkpoint: Checkpoint
     assert kept.returncode == 3
     assert (target.parent / "package.failed/FAILED").exists()
     assert not target.exists()
+
+
+@pytest.mark.parametrize("delay", [2.0, 6.0])
+def test_a_conversion_that_is_killed_leaves_the_old_package_and_the_next_run_cleans_up(
+    delay: float, tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    """`delay` seconds fall into loading and into tracing; the package there was stays whole either way."""
+    package = tmp_path / "package"
+    checkpoint = tiny_checkpoint("bert")
+    assert convert_cli("--model", checkpoint, "--output", package, "--parity", "off", "--quiet") == 0
+    before = {path.name: path.read_bytes() for path in (package / "onnx").iterdir()}
+    command = [sys.executable, "-m", "converter", "--model", str(checkpoint), "--output", str(package)]
+    child = subprocess.Popen([*command, "--overwrite", "--quiet"])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(delay)
+    child.kill()
+    child.wait()
+    assert {path.name: path.read_bytes() for path in (package / "onnx").iterdir()} == before
+    assert (
+        convert_cli("--model", checkpoint, "--output", package, "--overwrite", "--parity", "off", "--quiet")
+        == 0
+    )
+    left = [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")]
+    assert left == ["package"]
+
+
+def test_structural_parity_proves_a_sibling_and_re_reads_the_weights(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    for external, arch in (("always", "bert"), ("never", "bert")):
+        report = convert(
+            model=tiny_checkpoint(arch),
+            output=tmp_path / external,
+            parity="structural",
+            external_data=external,
+        )
+        assert report.parity.proven
+        assert report.parity.tensors_checked >= 14
+    names = sorted(path.name for path in (tmp_path / "always/onnx").iterdir())
+    assert names == ["model.onnx", "model.onnx_data"]
+
+
+def test_the_graph_as_traced_is_written_on_request(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    report = convert(model=tiny_checkpoint("bert"), output=tmp_path / "raw", post_process=False)
+    assert report.parity.proven
+    raw = onnx.load(tmp_path / "raw/onnx/model.onnx")
+    assert any(node.op_type == "Constant" for node in raw.graph.node)
+
+
+def test_half_precision_takes_and_gives_fp32(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    report = convert(
+        arch="colqwen2", model=tiny_checkpoint("colqwen2"), output=tmp_path / "half", dtype="fp16"
+    )
+    assert report.parity.proven
+    graph = session(tmp_path / "half/onnx/image_model.onnx")
+    assert {value.type for value in graph.get_inputs()} == {"tensor(int64)", "tensor(float)"}
+    assert graph.get_outputs()[0].type == "tensor(float)"
+    assert (tmp_path / "half/onnx/model.onnx_data").stat().st_size < 1_000_000

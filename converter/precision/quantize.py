@@ -26,7 +26,7 @@ from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.request import SILENT, Progress
 from converter.staging import RECORD, stage_package
-from converter.writing import write_graphs
+from converter.writing import bind_graphs, write_graphs
 
 ONNX = "onnx"
 
@@ -188,15 +188,8 @@ class _Work:
         ]
         for graph in graphs:
             _apply(plan, graph)
-        written = write_graphs(
-            graphs,
-            {},
-            folder,
-            external_data="auto",
-            check=False,
-            data_file=f"model{suffix}.onnx_data",
-            on_stage=SILENT.stage,
-        )
+        pending = bind_graphs(graphs, {}, folder, external_data="auto", data_file=f"model{suffix}.onnx_data")
+        written = write_graphs(pending, SILENT.stage)
         self.hashes = written.hashes
         self.files = {name: (folder / name).stat().st_size for name in written.hashes}
 

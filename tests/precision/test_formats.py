@@ -22,7 +22,7 @@ from converter.precision.stored import read_graphs
 from converter.recipes import Constant, read
 from converter.records import ExportedGraph
 from converter.request import SILENT
-from converter.writing import write_graphs
+from converter.writing import bind_graphs, write_graphs
 
 RANDOM = np.random.default_rng(3)
 
@@ -67,7 +67,7 @@ def rewritten(path: Path, plan: Plan) -> Path:
         quantize_tables(graph.model)
     drop_unused(graph.model)
     made = ExportedGraph("changed", graph.model)
-    write_graphs([made], {}, path.parent, external_data="auto", check=True, on_stage=SILENT.stage)
+    write_graphs(bind_graphs([made], {}, path.parent, external_data="auto"), SILENT.stage)
     return path.parent / "changed.onnx"
 
 
