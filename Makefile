@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 WORKERS ?= 2
 
-.PHONY: install demo test lint typecheck unit bench clean
+.PHONY: install demo test lint typecheck unit bench coverage clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ typecheck: install
 
 bench: install
 	$(PYTHON) scripts/bench_export.py
+
+# Every registered model type and task from a tiny checkpoint; resumes where it stopped. Writes docs/architectures.md.
+coverage: install
+	$(PYTHON) scripts/coverage.py --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .lint build dist *.egg-info
