@@ -23,7 +23,7 @@ from converter.commands import bisect_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
-from converter.quantize_command import quantize_command
+from converter.quantize_command import quantize_command, show_quantization
 from converter.request import ConversionRequest
 
 INTERRUPTED = 130  # as a shell counts an end by SIGINT
@@ -65,6 +65,10 @@ def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
         write_json(report.to_json())
     elif not quiet:
         show_report(report, seconds=time.perf_counter() - start, verbose=verbose)
+    if report.quantization is not None:
+        if not (quiet or as_json):
+            show_quantization(report.quantization)
+        report.quantization.require_passed()
 
 
 def _refuse_stray_options(ctx: click.Context, command: str) -> None:
@@ -87,14 +91,21 @@ def build_request(given: dict[str, Any]) -> ConversionRequest:
                 f"--skip-validation and --parity {parity} contradict each other", remedy="leave one out"
             )
         parity = "off"
-    variants = tuple(name.strip() for name in given.pop("variants").split(",") if name.strip())
+    precisions = _names(given.pop("precisions"))
+    if given.pop("quantize"):
+        precisions = tuple(dict.fromkeys(("q8", *precisions)))
     return ConversionRequest(
         parity=parity,
-        variants=variants,
+        variants=_names(given.pop("variants")),
+        precisions=precisions,
         post_process=not given.pop("no_post_process"),
         stamp=not given.pop("no_stamp"),
         **given,
     )
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 @cli.command("list")

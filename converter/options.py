@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from converter.records import Dtype, ParityMode
-from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData
+from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData, Preference
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -39,6 +39,12 @@ CONVERSION = (
     click.option("--task", help="Head to convert. [default: the checkpoint's own]"),
     click.option("--variants", default="", help="Comma-separated names. [default: all]"),
     click.option("--dtype", type=click.Choice(get_args(Dtype)), default="fp32", show_default=True),
+    click.option("--precisions", default="", help="Graphs to add, such as q8,fp16. [default: none]"),
+    click.option("--quantize", is_flag=True, help="The same as --precisions q8."),
+    click.option(
+        "--keep", multiple=True, metavar="MEASURE=BOUND", help="What precisions must keep: cosine=0.999."
+    ),
+    click.option("--prefer", type=click.Choice(get_args(Preference)), default="size", show_default=True),
     click.option(
         "--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True
     ),

@@ -15,6 +15,7 @@ from converter.records import ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
 
 if TYPE_CHECKING:
+    from converter.precision.report import QuantizationReport
     from converter.proof import Subject
     from converter.registry import Registry
 
@@ -32,10 +33,12 @@ class Report:
     peak_memory: int
     files: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    quantization: QuantizationReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only, ready for `json.dumps`."""
-        return {**asdict(self), "output": str(self.output)}
+        added = None if self.quantization is None else self.quantization.to_json()
+        return {**asdict(replace(self, quantization=None)), "output": str(self.output), "quantization": added}
 
 
 @dataclass
@@ -59,7 +62,8 @@ def convert(
     """Convert a checkpoint into a verified ONNX package.
 
     `model` is a folder or a hub id, `output` the package folder; every other option is a field of
-    `ConversionRequest`. Raises a ConverterError (see `converter.errors`); then nothing was written.
+    `ConversionRequest`. Raises a ConverterError (see `converter.errors`); then nothing was written, unless it is
+    about `precisions`: those come after the fp32 package, which stays.
     """
     request = ConversionRequest(
         arch=arch,
@@ -67,7 +71,10 @@ def convert(
         output=None if output is None else Path(output),
         **options,
     )
-    return convert_request(request)
+    report = convert_request(request)
+    if report.quantization is not None:
+        report.quantization.require_passed()
+    return report
 
 
 def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> Report:
@@ -77,6 +84,8 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     from converter.staging import check_target
 
     require_export()
+    if request.precisions:
+        _check_precisions(request)
     if request.output is not None:
         check_target(request.output, overwrite=request.overwrite)
     ledger = Ledger(progress)
@@ -84,7 +93,38 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
         registry = load_registry()
     with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
         subject = choose_subject(request, registry, Path(scratch), ledger)
-        return _convert(request, registry, subject, ledger)
+        report = _convert(request, registry, subject, ledger)
+    return _with_precisions(report, request, progress) if request.precisions else report
+
+
+def _check_precisions(request: ConversionRequest) -> None:
+    """Raise UsageError for a name or a bound that means nothing, before anything long begins."""
+    from converter.precision.budget import parse_keep
+    from converter.precision.catalogue import choose_precisions
+
+    choose_precisions(request.precisions)
+    parse_keep(request.keep)
+
+
+def _with_precisions(report: Report, request: ConversionRequest, progress: Progress) -> Report:
+    """The same package with graphs of other precisions, each judged; the report says which were kept."""
+    from converter.precision.quantize import quantize_package
+
+    added = quantize_package(
+        report.output,
+        request.precisions,
+        keep=request.keep,
+        keep_failed=request.keep_failed,
+        prefer=request.prefer,
+        progress=progress,
+    )
+    sizes = {
+        f"onnx/{name}": size
+        for row in added.rows
+        if row.name in added.kept
+        for name, size in row.files.items()
+    }
+    return replace(report, quantization=added, files={**report.files, **sizes})
 
 
 def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:

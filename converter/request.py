@@ -13,6 +13,7 @@ from converter.records import Dtype, ParityMode
 
 ExternalData = Literal["auto", "always", "never"]
 Device = Literal["cpu", "cuda"]
+Preference = Literal["size", "speed"]
 
 # Opens in onnxruntime from 1.23 and in transformers.js 4 (Node and WebAssembly), and has Attention and RMSNormalization
 # as single operators. 24 opens there too and has nothing more that these graphs use.
@@ -32,6 +33,7 @@ class ConversionRequest:
     batch_size     size of the traced dummies, at least 2 (torch.export specialises an axis of size 1)
     atol           largest absolute difference parity allows, in place of the component's own
     seed           of tiny weights, random sizes and input values
+    precisions     names of graphs to add once the fp32 ones are proven; `keep` and `prefer` as `converter quantize` has
     tiny           convert a two-layer checkpoint with seeded random weights, made on the spot
     """
 
@@ -60,6 +62,9 @@ class ConversionRequest:
     keep_failed: bool = False
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    precisions: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    prefer: Preference = "size"
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -67,6 +72,7 @@ class ConversionRequest:
             ("external_data", get_args(ExternalData)),
             ("parity", get_args(ParityMode)),
             ("device", get_args(Device)),
+            ("prefer", get_args(Preference)),
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(
@@ -76,6 +82,11 @@ class ConversionRequest:
             raise UsageError(
                 "bf16 graphs cannot be proven on the CPU: onnxruntime has no bf16 kernels there",
                 remedy="add --device cuda where there is one, or --parity off to write the package unproven",
+            )
+        if self.precisions and self.dtype != "fp32":
+            raise UsageError(
+                f"other precisions are made from fp32 graphs, not from {self.dtype}",
+                remedy="leave --dtype out",
             )
         if self.opset not in OPSETS:
             raise UsageError(

@@ -21,10 +21,10 @@ from converter.precision.half import to_half
 from converter.precision.judge import Judge
 from converter.precision.nbits import drop_unused, matrices, quantize_matrices, quantize_tables
 from converter.precision.report import PrecisionRow, QuantizationReport
-from converter.precision.search import Preference, Trial, choose_plan
+from converter.precision.search import Trial, choose_plan
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
-from converter.request import SILENT, Progress
+from converter.request import SILENT, Preference, Progress
 from converter.staging import RECORD, stage_package
 from converter.writing import bind_graphs, write_graphs
 

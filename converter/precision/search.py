@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from converter.precision.budget import Budget, Quality
 from converter.precision.catalogue import Precision
 from converter.precision.formats import Blocks, Matrix, Plan
+from converter.request import Preference
 
 # Aimed at on calibration texts: this much of the allowed error, since other texts may fare worse.
 _SHARE = 0.75
@@ -38,7 +39,6 @@ class Measure(Protocol):
     def __call__(self, plan: Plan, *, quick: bool = False) -> Trial: ...
 
 
-Preference = Literal["size", "speed"]
 Advance = Callable[[int, int], None]
 
 

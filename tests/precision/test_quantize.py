@@ -146,3 +146,30 @@ def test_a_package_without_text_is_not_judged_by_random_tokens(minilm_package: P
     with pytest.raises(UsageError, match="no quality can be measured"):
         quantize_package(package, ["q8"])
     assert contents(package) == before
+
+
+def test_a_conversion_adds_precisions_once_the_fp32_graph_is_proven(
+    minilm: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    target = tmp_path / "package"
+    assert (
+        run(["--model", str(minilm), "--output", str(target), "--quantize", "--keep", "cosine=0.9999999"])
+        == 3
+    )
+    assert sorted(path.name for path in (target / "onnx").iterdir()) == ["model.onnx"], (
+        "fp32 stays, q8 does not"
+    )
+    assert "cosine" in capsys.readouterr().err
+    assert inspect_package(target).intact
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--precisions", "q9"], ["--quantize", "--keep", "beauty=1"], ["--quantize", "--dtype", "fp16"]],
+    ids=["unknown precision", "unknown measure", "not from fp32"],
+)
+def test_a_conversion_refuses_precisions_it_cannot_make_before_it_begins(
+    arguments: list[str], minilm: Path, tmp_path: Path
+) -> None:
+    assert run(["--model", str(minilm), "--output", str(tmp_path / "package"), *arguments]) == 2
+    assert not list(tmp_path.iterdir())
