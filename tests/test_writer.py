@@ -72,3 +72,11 @@ def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.05)
         assert writer.process.wait(timeout=30) in (0, 1)
+
+
+def test_it_leaves_in_peace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The thread that watches for the parent's end must not disturb the interpreter's own."""
+    with WriterProcess(plan(tmp_path)) as writer:
+        writer.result()
+        assert writer.process.wait(timeout=30) == 0
+    assert capfd.readouterr().err == ""
