@@ -195,6 +195,6 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     model_type=model_type,
                 ),
                 components=_components,
-                variants=dict.fromkeys(TASKS, variants),
+                variants=dict.fromkeys(tasks, variants),
             )
         )

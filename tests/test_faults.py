@@ -321,3 +321,19 @@ def test_mount_point_is_refused_with_a_folder_inside_it_named(small_disk: Callab
         pytest.fail("work began")
     assert str(disk / "package") in caught.value.remedy
     package(disk / "package", "new")
+
+
+# --- a whole conversion ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parity", ["off", "structural"], ids=["written here", "written by another process"])
+def test_full_disk_during_a_conversion_says_so_and_leaves_nothing(
+    parity: str, tiny_checkpoint: Callable[..., Path], small_disk: Callable[[str], Path]
+) -> None:
+    from converter import convert
+
+    disk = small_disk("size=64k")
+    checkpoint = tiny_checkpoint("bert")
+    with pytest.raises(PackageError, match=r"cannot be written|no room"):
+        convert(model=checkpoint, output=disk / "package", parity=parity, external_data="always")
+    assert names(disk) == []

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from converter import convert
+from converter import TransformersModel, convert
+from converter.registry import load_registry
 
 Checkpoints = Callable[..., Path]
 
@@ -61,3 +62,10 @@ def test_graph_equals_the_original_at_sizes_never_traced(
         "graph/original",
         "graph/wrapper",
     }
+
+
+def test_every_task_that_is_offered_has_a_class() -> None:
+    for name, architecture in load_registry().architectures.items():
+        source = architecture.source
+        if isinstance(source, TransformersModel):
+            assert set(architecture.tasks) == set(source.classes), name
