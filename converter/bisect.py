@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from converter.records import Comparison, Component, Dtype, Size, Tolerance
 from converter.request import SILENT, Progress
 from converter.runners import Case, run_original
 from converter.scopes import Lineage, boundaries
+from converter.scratch import scratch_folder
 from converter.verify import fits_in_memory
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tu
 
     ledger = Ledger(progress)
     request = replace(recorded_request(inspect_package(package).record), model=model, parity="full")
-    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
-        subject = choose_subject(request, load_registry(), Path(scratch), ledger)
+    with scratch_folder() as scratch:
+        subject = choose_subject(request, load_registry(), scratch, ledger)
         report = prove_package(request, subject, package / "onnx", ledger)
         failed = [row for row in report.comparisons if not row.passed]
         with ledger.stage("look inside the original"):
@@ -114,8 +114,8 @@ def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tu
 def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[Observation]:
     """Run the original once more, at one failing size of each failing component, with hooks."""
     checkpoint = subject.checkpoint
-    with tempfile.TemporaryDirectory(prefix="converter-offload-") as scratch:
-        offload = None if fits_in_memory(checkpoint) else Path(scratch)
+    with scratch_folder() as scratch:
+        offload = None if fits_in_memory(checkpoint) else scratch
         model = subject.architecture.source.original(checkpoint, subject.task, offload)
         found = []
         for component in subject.components():

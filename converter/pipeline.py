@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from converter.errors import ParityError
 from converter.records import ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
+from converter.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from converter.precision.report import QuantizationReport
@@ -91,8 +91,8 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     ledger = Ledger(progress)
     with ledger.stage("load plugins"):
         registry = load_registry()
-    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
-        subject = choose_subject(request, registry, Path(scratch), ledger)
+    with scratch_folder() as scratch:
+        subject = choose_subject(request, registry, scratch, ledger)
         report = _convert(request, registry, subject, ledger)
     return _with_precisions(report, request, progress) if request.precisions else report
 
@@ -196,8 +196,8 @@ def verify_package(package: Path, model: str, progress: Progress = SILENT, *, se
 
     registry = load_registry()
     request = replace(recorded_request(info.record), model=model, parity="full", seed=seed)
-    with tempfile.TemporaryDirectory(prefix="converter-") as scratch:
-        subject = choose_subject(request, registry, Path(scratch), ledger)
+    with scratch_folder() as scratch:
+        subject = choose_subject(request, registry, scratch, ledger)
         return prove_package(request, subject, package / "onnx", ledger)
 
 

@@ -5,7 +5,6 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from converter.records import (
     Variant,
 )
 from converter.request import ConversionRequest
+from converter.scratch import scratch_folder
 from converter.skeleton import load_buffers
 from converter.verify import fits_in_memory, run_parity, verdict
 from converter.writer import WriterProcess
@@ -143,13 +143,13 @@ class Job:
     def _prove_sibling(self) -> tuple[Comparison, ...]:
         """A small sibling, same config but for its sizes, random weights, through every stage and full parity."""
         subject = self.subject
-        with tempfile.TemporaryDirectory(prefix="converter-structural-") as scratch:
-            folder = Path(scratch) / "checkpoint"
+        with scratch_folder() as scratch:
+            folder = scratch / "checkpoint"
             source = subject.architecture.source
             source.write_tiny(folder, like=subject.config, seed=self.request.seed, task=subject.task)
             checkpoint = open_checkpoint(folder, trust_remote_code=self.request.trust_remote_code)
             small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
-            made = replace(self, subject=small).make(Path(scratch) / "onnx")
+            made = replace(self, subject=small).make(scratch / "onnx")
             return _full(self.request, small, made.written.files, self.ledger)
 
 
@@ -191,7 +191,7 @@ def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
 def _full(
     request: ConversionRequest, subject: Subject, files: Mapping[str, Path], ledger: Ledger
 ) -> tuple[Comparison, ...]:
-    with tempfile.TemporaryDirectory(prefix="converter-offload-") as scratch:
+    with scratch_folder() as scratch:
         return run_parity(
             subject.architecture,
             subject.components(),
@@ -202,7 +202,7 @@ def _full(
             seed=request.seed,
             atol=request.atol,
             device=request.device,
-            offload=None if fits_in_memory(subject.checkpoint) else Path(scratch),
+            offload=None if fits_in_memory(subject.checkpoint) else scratch,
             on_stage=ledger.stage,
         )
 

@@ -123,11 +123,12 @@ class Suite:
 
     def _run_original(self) -> dict[str, dict[str, Case]]:
         from converter.runners import run_original
+        from converter.scratch import scratch_folder
         from converter.verify import fits_in_memory
 
         source, checkpoint = self.subject.architecture.source, self.subject.checkpoint
-        with tempfile.TemporaryDirectory(prefix="converter-offload-") as scratch:
-            offload = None if fits_in_memory(checkpoint) else Path(scratch)
+        with scratch_folder() as scratch:
+            offload = None if fits_in_memory(checkpoint) else scratch
             model = source.original(checkpoint, self.subject.task, offload)
             return {
                 component.stem: {
