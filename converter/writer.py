@@ -1,8 +1,8 @@
 """The data file, written and read back by a process of its own while this one traces.
 
-Writing gigabytes keeps a core busy with converting and hashing, and tracing keeps the interpreter. A thread beside the
-tracing wrote 8.8 GB in 38 s where alone it took 17; with a process the whole conversion took 69.5 s instead of 71.3. The
-process has no torch in it.
+Writing gigabytes keeps a core busy with converting and hashing, and tracing keeps the interpreter. A thread beside
+the tracing wrote 8.8 GB in 38 s where alone it took 17; with a process the whole conversion took 69.5 s instead of
+71.3. The process has no torch in it.
 """
 
 from __future__ import annotations
