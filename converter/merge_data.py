@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from converter.errors import PackageError, UsageError
 from converter.hashed_file import HashedFile
-from converter.weights import aligned, read_fully
+from converter.weights import aligned
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def _inside(location: str, name: str, model_path: Path) -> Path:
     return file
 
 
-def _write_data(spans: Iterable[_Span], path: Path) -> dict[_Span, int]:
+def _write_data(spans: Collection[_Span], path: Path) -> dict[_Span, int]:
     offsets: dict[_Span, int] = {}
-    with HashedFile(path) as out:
+    with HashedFile(path, expected=sum(span.length for span in spans)) as out:
         for span in spans:
             offsets[span] = aligned(out.position, span.length)
             out.pad_to(offsets[span])
@@ -163,7 +163,9 @@ def _write_data(spans: Iterable[_Span], path: Path) -> dict[_Span, int]:
 def _copy(source: RawIOBase, length: int, out: HashedFile) -> None:
     while length:
         buffer = out.buffer(min(length, out.block_bytes))
-        read_fully(source, buffer)
+        view = buffer.data
+        while view and (count := source.readinto(view)):
+            view = view[count:]
         out.append(buffer)
         length -= len(buffer)
 

@@ -6,17 +6,17 @@ import difflib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.arrays import Array, Region, extent, row_blocks
+from converter.direct_io import DIRECT, PIECE, Bytes, read_spans
 from converter.errors import WeightError
-from converter.hashed_file import BLOCK_BYTES, Bytes, HashedFile
+from converter.hashed_file import BLOCK_BYTES, HashedFile
 from converter.recipes import (
     Constant,
     Load,
@@ -38,8 +38,6 @@ _PAGED = 64 * 1024
 _PAGE, _LINE = 4096, 64
 # Each block of a transposed tensor reads the whole source again: few large blocks. Most matrices are one.
 _TURNED_BLOCK = 64 * 2**20
-# What is compared at a time on checking.
-_COMPARED = 4 * 2**20
 
 Progress = Callable[[int, int], None]
 
@@ -129,7 +127,7 @@ class DataPlan:
         """Write it. `progress` is called with bytes done and bytes in all. Memory: a few blocks."""
         if not self.stored:
             return self.layout(hashlib.sha256().hexdigest())
-        with HashedFile(self.path, self.block_bytes) as file:
+        with HashedFile(self.path, self.block_bytes, expected=self.size) as file:
             for recipe, offset in self.stored.items():
                 file.pad_to(offset)
                 with naming(self.names[recipe]):
@@ -250,19 +248,29 @@ def check_data(layout: DataLayout) -> int:
         raise WeightError(
             f"{layout.path} has {size} bytes, {layout.size} were written", remedy="is the disk all right?"
         )
-    with layout.path.open("rb", buffering=0) as file:
+    spans = (span for tensor in layout.tensors for span in _spans(tensor, layout.block_bytes))
+    with closing(read_spans(layout.path, spans, direct=layout.size >= DIRECT)) as found:
         for tensor in layout.tensors:
-            _check_tensor(file, tensor, layout)
+            _check_tensor(found, tensor, layout)
     return len(layout.tensors)
 
 
-def _check_tensor(file: RawIOBase, tensor: StoredTensor, layout: DataLayout) -> None:
+def _spans(tensor: StoredTensor, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the pieces in which a tensor is read back: parts of its blocks."""
+    offset = tensor.offset
+    for region in _regions(tensor.recipe, block_bytes):
+        end = offset + math.prod(extent(region)) * tensor.recipe.dtype.itemsize
+        for start in range(offset, end, PIECE):
+            yield start, min(PIECE, end - start)
+        offset = end
+
+
+def _check_tensor(found: Iterator[Bytes], tensor: StoredTensor, layout: DataLayout) -> None:
     recipe = tensor.recipe
-    file.seek(tensor.offset)
     for region in _regions(recipe, layout.block_bytes):
         expected: Array = np.empty(extent(region), recipe.dtype)
         evaluate(recipe, region, expected)
-        difference = _first_difference(file, expected.reshape(-1).view(np.uint8))
+        difference = _first_difference(found, expected.reshape(-1).view(np.uint8))
         if difference is not None:
             inside = np.unravel_index(difference // recipe.dtype.itemsize, extent(region)) if region else ()
             where = tuple(int(at) + start for at, (start, _) in zip(inside, region, strict=True))
@@ -272,19 +280,12 @@ def _check_tensor(file: RawIOBase, tensor: StoredTensor, layout: DataLayout) -> 
             )
 
 
-def _first_difference(file: RawIOBase, expected: Bytes) -> int | None:
-    """Index of the first byte in which the file, from its position on, differs."""
-    for start in range(0, len(expected), _COMPARED):
-        wanted = expected[start : start + _COMPARED]
-        found = np.zeros_like(wanted)
-        read_fully(file, found)
-        if not np.array_equal(wanted, found):
-            return start + int(np.flatnonzero(wanted != found)[0])
+def _first_difference(found: Iterator[Bytes], expected: Bytes) -> int | None:
+    """Index of the first byte in which what was read back, piece by piece, differs."""
+    for start in range(0, len(expected), PIECE):
+        wanted, read = expected[start : start + PIECE], next(found)
+        if not np.array_equal(wanted, read):
+            common = min(len(wanted), len(read))
+            differing = np.flatnonzero(wanted[:common] != read[:common])
+            return start + int(differing[0] if differing.size else common)
     return None
-
-
-def read_fully(file: RawIOBase, out: Bytes) -> None:
-    """Fill a flat array of bytes from a raw file. A file that ends first leaves the rest as it was."""
-    view = out.data
-    while view and (count := file.readinto(view)):
-        view = view[count:]
