@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         GraphPass,
         Output,
         Size,
+        StandIn,
         Tolerance,
         Variant,
     )
@@ -35,6 +36,7 @@ _PUBLIC = {
     "Output": "converter.records",
     "Report": "converter.pipeline",
     "Size": "converter.records",
+    "StandIn": "converter.records",
     "Tolerance": "converter.records",
     "TransformersModel": "converter.sources",
     "Variant": "converter.records",
@@ -52,6 +54,7 @@ __all__ = [
     "Output",
     "Report",
     "Size",
+    "StandIn",
     "Tolerance",
     "TransformersModel",
     "Variant",

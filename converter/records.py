@@ -167,6 +167,18 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """How an architecture stands in for model types that no architecture owns.
+
+    architecture  (model type, its checkpoint if there is one) -> the architecture of that type, or None
+    model_types   every type it may have one for, to suggest near misses from; may take seconds
+    """
+
+    architecture: Callable[[str, Checkpoint | None], Architecture | None]
+    model_types: Callable[[], Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """All the engine knows about a family of models.
 
@@ -174,6 +186,7 @@ class Architecture:
     variants      task -> the variants it can be written as; the first task is the family's usual one
     patches       a context to trace in, for what cannot be traced as it is; restores what it changes
     translations  torch op -> onnxscript function, for ops the exporter does not know
+    stand_in      asked for model types that nobody owns
     """
 
     name: str
@@ -185,6 +198,7 @@ class Architecture:
     variants: Mapping[str, tuple[Variant, ...]]
     patches: Callable[[], AbstractContextManager[Any]] = nullcontext
     translations: Callable[[], Mapping[Any, Any]] = dict
+    stand_in: StandIn | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

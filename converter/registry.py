@@ -24,7 +24,7 @@ from converter import hookspecs
 from converter.candidates import Candidate, builtin_candidates, third_party_candidates
 from converter.errors import PluginError, UsageError
 from converter.isolation import BrokenPluginError, explain, run_isolated
-from converter.records import Architecture, GraphPass
+from converter.records import Architecture, Checkpoint, GraphPass
 
 DEFAULT_TIMEOUT = 10.0
 
@@ -65,18 +65,28 @@ class Registry:
     plugins: tuple[Plugin, ...] = ()
     failures: tuple[PluginFailure, ...] = ()
 
-    def find(self, name: str) -> Architecture:
-        """The architecture called `name`, or the one whose family owns `name` as a model type.
+    def find(self, name: str, checkpoint: Checkpoint | None = None) -> Architecture:
+        """The architecture called `name`, the one that owns `name` as a model type, or one that stands in for it.
 
         A dash and an underscore count as the same where that leaves no doubt. Raises UsageError with near
         misses, and with the plugins that failed, since one of them may have brought it.
         """
-        if name in self.architectures:
-            return self.architectures[name]
-        found = self.for_model_type(name) or self._alike(name)
+        found = self.known(name) or self.stand_in(name, checkpoint)
         if found is None:
             raise UsageError(f"unknown architecture {name!r}{self._suggestion(name)}", remedy=self._remedy())
         return found
+
+    def known(self, name: str) -> Architecture | None:
+        """The registered architecture of this name or model type, if there is one."""
+        return self.architectures.get(name) or self.for_model_type(name) or self._alike(name)
+
+    def stand_in(self, model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
+        """What stands in for a model type, whether or not anybody owns it."""
+        for entry in self.architectures.values():
+            found = entry.stand_in and entry.stand_in.architecture(model_type, checkpoint)
+            if found:
+                return found
+        return None
 
     def for_model_type(self, model_type: str) -> Architecture | None:
         """The architecture that owns a `model_type` of config.json, if any does."""
@@ -94,7 +104,9 @@ class Registry:
         return found[0] if len(found) == 1 else None
 
     def _suggestion(self, name: str) -> str:
-        owned = (kind for architecture in self.architectures.values() for kind in architecture.model_types)
+        entries = self.architectures.values()
+        owned = [kind for entry in entries for kind in entry.model_types]
+        owned += [kind for entry in entries if entry.stand_in for kind in entry.stand_in.model_types()]
         close = difflib.get_close_matches(_loose(name), dict.fromkeys((*self.architectures, *owned)), n=3)
         return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 

@@ -24,7 +24,9 @@ def find_source(
 
     if request.tiny:
         return _tiny(request, registry, scratch)
-    named = None if request.arch == "auto" else registry.find(request.arch)
+    named = None if request.arch == "auto" else registry.known(request.arch)
+    if request.arch != "auto" and named is None and not request.trust_remote_code:
+        named = registry.find(request.arch)
     if named is None and request.model is None:
         raise UsageError(
             "nothing to convert: neither a model nor an architecture is given",
@@ -49,6 +51,8 @@ def find_source(
     model_type = checkpoint.config.get("model_type")
     if named is None:
         return _detected(registry, checkpoint, model_type), checkpoint
+    if named.stand_in is not None:
+        return _stand_in(registry, checkpoint, model_type), checkpoint
     if model_type is not None and model_type not in named.model_types:
         raise UsageError(
             f"{source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
@@ -77,12 +81,22 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
 
 
 def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
+    """The architecture that owns the model type; for code of the checkpoint's own, the one that stands in."""
     if not isinstance(model_type, str):
         raise UsageError(
             f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be told",
             remedy="name it with --arch (`converter list` shows the choices)",
         )
-    return registry.find(model_type)
+    own_code = checkpoint.trust_remote_code and checkpoint.config.get("auto_map")
+    found = registry.stand_in(model_type, checkpoint) if own_code else None
+    return found or registry.find(model_type, checkpoint)
+
+
+def _stand_in(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
+    found = registry.stand_in(str(model_type), checkpoint)
+    if found is None:
+        raise UsageError(f"{checkpoint.source}: transformers has no class for its model type {model_type!r}")
+    return found
 
 
 def choose_task(asked: str | None, architecture: Architecture, checkpoint: Checkpoint) -> str:

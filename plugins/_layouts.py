@@ -1,0 +1,150 @@
+"""What the inputs of a model usually look like, by their names. Not a plugin itself: it registers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from converter import DummyInputs, Size
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH, SEQUENCE, TARGET = "batch_size", "sequence_length", "decoder_sequence_length"
+HEIGHT, WIDTH, FRAMES, SAMPLES = "height", "width", "num_frames", "num_samples"
+
+Kind = Literal["ids", "mask", "normal", "boxes", "ones"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One input: its dimensions, each an axis or a fixed number, and how its values are drawn.
+
+    below  ids are drawn from [0, below)
+    avoid  the id of padding, which only padded positions have
+    """
+
+    dims: tuple[str | int, ...]
+    kind: Kind = "normal"
+    below: int = 2
+    avoid: int = -1
+
+
+def layouts(name: str, config: Any, beside: frozenset[str]) -> Iterator[Layout]:
+    """The shapes an input of this name may have, likelier ones first; none for a name that says nothing.
+
+    `beside` are the other inputs: a mask follows what it masks.
+    """
+    text, tokens = described(config, "text_config"), (BATCH, SEQUENCE)
+    vocabulary, pad = number(text, "vocab_size") or 2, number(text, "pad_token_id")
+    if name == "input_ids":
+        yield Layout(tokens, "ids", vocabulary, -1 if pad is None else pad)
+    elif name == "decoder_input_ids":
+        yield Layout((BATCH, TARGET), "ids", number(text, "decoder_vocab_size") or vocabulary)
+    elif name == "token_type_ids":
+        yield Layout(tokens, "ids", number(text, "type_vocab_size") or 1)
+    elif name == "bbox":
+        yield Layout((*tokens, 4), "boxes")
+    elif name == "attention_mask":
+        followed = next(
+            (axis for other, axis in MASKED.items() if other in beside),
+            SEQUENCE,
+        )
+        yield Layout((BATCH, followed), "mask")
+    elif name == "inputs_embeds":
+        yield Layout((*tokens, number(text, "hidden_size") or 1))
+    elif name in ("pixel_values", "pixel_values_videos"):
+        channels = number(described(config, "vision_config"), "num_channels", "in_channels", "in_chans") or 3
+        yield Layout((BATCH, channels, HEIGHT, WIDTH))
+        frames = number(config, "num_frames") or 2
+        yield Layout((BATCH, frames, channels, HEIGHT, WIDTH))
+    elif name == "pixel_mask":
+        yield Layout((BATCH, HEIGHT, WIDTH), "ones")
+    elif name == "input_values":
+        yield Layout((BATCH, SAMPLES))
+        yield Layout((BATCH, 1, SAMPLES))
+        yield from spectra(config)
+    elif name == "input_features":
+        yield from spectra(config)
+
+
+# What an attention mask covers where there are no token ids.
+MASKED = {"input_ids": SEQUENCE, "input_values": SAMPLES, "input_features": FRAMES}
+
+
+def spectra(config: Any) -> Iterator[Layout]:
+    """Frames of spectrum, either way round."""
+    audio = described(config, "audio_config")
+    names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "n_mels", "input_dim")
+    bins = number(audio, *names) or number(config, *names) or 80
+    yield Layout((BATCH, FRAMES, bins))
+    yield Layout((BATCH, bins, FRAMES))
+
+
+def described(config: Any, part: str) -> Any:
+    """The config of one modality: the part of that name, or the config itself where there is none."""
+    return getattr(config, part, None) or config
+
+
+def number(config: Any, *names: str) -> int | None:
+    """The first of these entries that the config has as a number."""
+    found = (getattr(config, name, None) for name in names)
+    return next((value for value in found if type(value) is int), None)
+
+
+def draw(inputs: Mapping[str, Layout], units: Mapping[str, int], size: Size) -> DummyInputs:
+    """Random values for the inputs at a size. An axis counts `units`, as an image's height may count patches."""
+    import torch
+
+    generator = torch.Generator().manual_seed(size.seed)
+    sizes = {axis: count * units.get(axis, 1) for axis, count in size.axes.items()}
+    masks = {
+        layout.dims[1]: padded(sizes[BATCH], sizes[str(layout.dims[1])], size)
+        for layout in inputs.values()
+        if layout.kind == "mask"
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    for name, layout in inputs.items():
+        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in layout.dims]
+        mask = masks.get(layout.dims[1]) if len(shape) > 1 else None
+        tensors[name] = values(layout, shape, mask, generator)
+    axes = {
+        name: {place: dim for place, dim in enumerate(layout.dims) if isinstance(dim, str) and dim in sizes}
+        for name, layout in inputs.items()
+    }
+    return DummyInputs(tensors, axes)
+
+
+def values(
+    layout: Layout, shape: list[int], mask: torch.Tensor | None, generator: torch.Generator
+) -> torch.Tensor:
+    """One input's values; ids at padded positions are those of padding."""
+    import torch
+
+    if layout.kind == "mask":
+        assert mask is not None
+        return mask
+    if layout.kind == "ones":
+        return torch.ones(shape, dtype=torch.int64)
+    if layout.kind == "boxes":  # left, top, right, bottom, each in thousandths of the page
+        corners = torch.randint(0, 500, (*shape[:-1], 2), generator=generator)
+        return torch.cat([corners, corners + torch.randint(0, 500, corners.shape, generator=generator)], -1)
+    if layout.kind == "normal":
+        return torch.randn(shape, generator=generator)
+    if not 0 <= layout.avoid < layout.below or layout.below < 3:
+        return torch.randint(0, layout.below, shape, generator=generator)
+    ids = torch.randint(0, layout.below - 1, shape, generator=generator)
+    ids = ids + (ids >= layout.avoid)
+    return ids if mask is None else torch.where(mask.bool(), ids, layout.avoid)
+
+
+def padded(batch: int, length: int, size: Size) -> torch.Tensor:
+    """int64 (batch, length): each row padded on the asked side, later rows more, one position always left."""
+    import torch
+
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    for row in range(batch if size.padding != "none" else 0):
+        filler = min((row + 1) * max(1, length // 4), length - 1)
+        mask[row, slice(length - filler, length) if size.padding == "right" else slice(0, filler)] = 0
+    return mask

@@ -1,0 +1,268 @@
+"""Any other class of transformers, or of a checkpoint's own code: called as it is, its axes found by calling it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter import (
+    Architecture,
+    Component,
+    DummyInputs,
+    Size,
+    StandIn,
+    TransformersModel,
+    Variant,
+    hookimpl,
+)
+from converter.errors import ExportError, UsageError
+from converter.plugins._layouts import draw
+from converter.plugins._probe import Plan, Prober
+from converter.plugins._shrink import shrunk
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from converter.records import Checkpoint
+
+# task -> its Auto class. Tasks whose models take several calls for one answer (generation from images or speech)
+# are for plugins that know them.
+TASKS = {
+    "feature-extraction": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-generation": "AutoModelForCausalLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
+    "semantic-segmentation": "AutoModelForSemanticSegmentation",
+    "image-segmentation": "AutoModelForUniversalSegmentation",
+    "object-detection": "AutoModelForObjectDetection",
+    "depth-estimation": "AutoModelForDepthEstimation",
+    "keypoint-detection": "AutoModelForKeypointDetection",
+    "image-to-image": "AutoModelForImageToImage",
+    "masked-im": "AutoModelForMaskedImageModeling",
+    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
+    "zero-shot-object-detection": "AutoModelForZeroShotObjectDetection",
+    "video-classification": "AutoModelForVideoClassification",
+    "audio-classification": "AutoModelForAudioClassification",
+    "audio-frame-classification": "AutoModelForAudioFrameClassification",
+    "audio-xvector": "AutoModelForAudioXVector",
+    "automatic-speech-recognition": "AutoModelForCTC",
+    "text2text-generation": "AutoModelForSeq2SeqLM",
+}
+
+# A model of fewer parameters is called as it is; a larger one with parameters that have shapes and no values.
+REAL_PARAMETERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class GenericModel(TransformersModel):
+    """A class found through the Auto classes, of transformers or (`own_code`) of the checkpoint's own files.
+
+    `depth` is that of the small checkpoints it writes.
+    """
+
+    own_code: bool = False
+    depth: int = 2
+
+    def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
+        """As small as the model bears: widths as well, or the depth alone where its widths hang together otherwise."""
+        from converter.seeding import seed_weights
+
+        base = self._default() if like is None else like
+        refusal: Exception | None = None
+        for widths in (True, False):
+            try:
+                entries = shrunk(base.to_dict(), depth=self.depth, widths=widths)
+                config = type(base).from_dict(entries)
+                config.architectures = []
+                config._name_or_path = getattr(base, "_name_or_path", "")
+                model: Any = self._build(config, task).eval()
+                Prober(model, config).plan()
+            except Exception as error:  # constructors raise anything at a config that does not hang together
+                refusal = refusal or error
+                continue
+            seed_weights(model, seed)
+            if self.own_code:
+                model._auto_class = self.classes[task]  # saves the code beside the weights
+            model.save_pretrained(folder)
+            return
+        raise ExportError(
+            f"no small {self.model_type} model could be made: {refusal}", remedy="convert a real checkpoint"
+        )
+
+    def _default(self) -> Any:
+        from transformers import CONFIG_MAPPING
+
+        if self.model_type not in CONFIG_MAPPING:
+            raise UsageError(
+                f"--tiny cannot make a {self.model_type}: transformers has no config of that type",
+                remedy="convert a checkpoint, with --model",
+            )
+        return CONFIG_MAPPING[self.model_type]()
+
+    def _build(self, config: Any, task: str) -> nn.Module:
+        if not self.own_code:
+            return super()._build(config, task)
+        import torch
+        import transformers
+
+        factory = getattr(transformers, self.classes[task])
+        model: nn.Module = factory.from_config(config, dtype=torch.float32, trust_remote_code=True)
+        return model
+
+    def _class(self, config: Any, task: str, *, missing_ok: bool = False) -> str | None:
+        if self.own_code:
+            return str(config.auto_map[self.classes[task]]).rpartition(".")[2]
+        return super()._class(config, task, missing_ok=missing_ok)
+
+
+def plan_for(source: GenericModel, config: Any, task: str) -> Plan:
+    """How the model of this config is called. Found once for each config in a process: it takes a model to find out."""
+    key = (source.model_type, source.own_code, task, config.to_json_string(use_diff=False))
+    if key not in _PLANS:
+        _PLANS[key] = _probe(source, config, task)
+    return _PLANS[key]
+
+
+_PLANS: dict[tuple[str, bool, str, str], Plan] = {}
+
+
+def _probe(source: GenericModel, config: Any, task: str) -> Plan:
+    from converter.skeleton import weightless
+
+    with weightless() as mode:
+        model = source.skeleton(config, task)
+    if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETERS:
+        return Prober(source._build(config, task).eval(), config).plan()
+    return Prober(model, config, mode).plan()
+
+
+def _inputs(plan: Plan, size: Size) -> DummyInputs:
+    made = draw(plan.inputs, plan.units, size)
+    valid = {name: made.tensors[mask].bool() for name, mask in plan.masked.items()}
+    return replace(made, valid=valid)
+
+
+def _wrapper(plan: Plan, model: nn.Module) -> nn.Module:
+    from converter.wrappers.generic import NamedFields
+
+    return NamedFields(model, tuple(output.name for output in plan.outputs), plan.options)
+
+
+def _reference(plan: Plan, model: nn.Module, tensors: Any) -> Mapping[str, torch.Tensor]:
+    from converter.wrappers.generic import tensors_of
+
+    return tensors_of(model(**tensors, **plan.options))
+
+
+def _components(source: GenericModel, config: Any, task: str) -> Sequence[Component]:
+    plan = plan_for(source, config, task)
+    return (
+        Component(
+            stem="model",
+            wrapper=partial(_wrapper, plan),
+            inputs=partial(_inputs, plan),
+            reference=partial(_reference, plan),
+            axes=plan.axes,
+            outputs=plan.outputs,
+        ),
+    )
+
+
+@contextmanager
+def exporter_patches() -> Iterator[None]:
+    """What transformers' own exporters change in torch and in models while they trace; undone on leaving."""
+    import transformers.exporters.exporter_onnx  # noqa: F401  (registers the patches)
+    from transformers.exporters.utils import apply_patches
+
+    with ExitStack() as stack:
+        for backend in ("dynamo", "onnx"):
+            stack.enter_context(apply_patches(backend))
+        yield
+
+
+def exporter_translations() -> Mapping[Any, Any]:
+    """transformers' lowerings of ops that torch has none for, or a wrong one, and ours of mixtures of experts."""
+    from transformers.exporters.exporter_onnx import _ONNX_TRANSLATION_TABLE
+
+    from converter.plugins._experts import experts_in_onnx
+
+    return {**_ONNX_TRANSLATION_TABLE, **experts_in_onnx()}
+
+
+def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
+    """The architecture of a type that transformers knows, or whose code lies in the checkpoint and is trusted."""
+    if find_spec("transformers") is None:
+        return None
+    entries = {} if checkpoint is None else checkpoint.config
+    code = entries.get("auto_map") or {}
+    if checkpoint is not None and checkpoint.trust_remote_code and code:
+        classes = {task: factory for task, factory in TASKS.items() if factory in code}
+        return _architecture(model_type, classes, own_code=True) if classes else None
+    classes = known_classes(model_type)
+    if not classes and code and checkpoint is not None:
+        files = sorted({str(place).partition(".")[0].rpartition("--")[2] + ".py" for place in code.values()})
+        raise UsageError(
+            f"{checkpoint.source} brings its own code ({', '.join(files)}), which converting it would run",
+            remedy="read it, then add --trust-remote-code",
+        )
+    return _architecture(model_type, classes, own_code=False) if classes else None
+
+
+def known_classes(model_type: str) -> dict[str, str]:
+    """task -> Auto class, for the tasks that transformers has a class of this type for."""
+    import transformers
+
+    return {
+        task: factory
+        for task, factory in TASKS.items()
+        if hasattr(transformers, factory)
+        and model_type in getattr(transformers, factory)._model_mapping._model_mapping
+    }
+
+
+def model_types() -> Sequence[str]:
+    if find_spec("transformers") is None:
+        return ()
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return tuple(CONFIG_MAPPING_NAMES)
+
+
+def _architecture(model_type: str, classes: Mapping[str, str], *, own_code: bool) -> Architecture:
+    source = GenericModel(classes=classes, tiny={}, model_type=model_type, own_code=own_code)
+    variants = (Variant("model", ("model",), "the model's own inputs and outputs, found by calling it"),)
+    return Architecture(
+        name=re.sub(r"\W", "_", model_type),
+        model_types=(model_type,),
+        summary="the checkpoint's own code"
+        if own_code
+        else "no plugin of its own: called as transformers has it",
+        reference_checkpoint="",
+        source=source,
+        components=partial(_components, source),
+        variants=dict.fromkeys(classes, variants),
+        patches=exporter_patches,
+        translations=exporter_translations,
+    )
+
+
+@hookimpl
+def register_architectures(register: Callable[[Architecture], None]) -> None:
+    register(
+        replace(
+            _architecture("generic", TASKS, own_code=False),
+            model_types=(),
+            summary="any other class of transformers, or of a checkpoint's own code",
+            stand_in=StandIn(architecture_for, model_types),
+        )
+    )
