@@ -80,7 +80,9 @@ def shared_scopes(wrapper: nn.Module, model: nn.Module) -> dict[str, str]:
     that list: a wrapper may restate a repeated block around the block's own parts.
     """
     paths = {id(module): path for path, module in model.named_modules()}
-    shared = {path: paths[id(module)] for path, module in wrapper.named_modules() if id(module) in paths}
+    # A wrapper may hold a module under two names, of which torch puts either on the nodes.
+    named = list(wrapper.named_modules(remove_duplicate=False))
+    shared = {path: paths[id(module)] for path, module in named if id(module) in paths}
     lists = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     for path, module in wrapper.named_modules():
         if isinstance(module, nn.ModuleList) and path not in shared:

@@ -71,9 +71,17 @@ class Stamp:
         self.cut = cut
         self.naming = Naming(tuple(wrapped for wrapped, path in scopes.items() if path == cut.path), cut.path)
         self.blocks = find_blocks(graph, cut, self.naming)
+        if not self.blocks and any(map(self._is_of_the_list, graph.initializers.values())):
+            raise StampRefused(f"nodes of {cut.path} do not say which of its layers they are of")
         self.members: dict[int, list[Block]] = {}
         for block in self.blocks:
             self.members.setdefault(cut.classes[cut.kept[block.index]], []).append(block)
+
+    def _is_of_the_list(self, value: ir.Value) -> bool:
+        tensor = value.const_value
+        return isinstance(tensor, RecipeTensor) and any(
+            self.naming.owns(tensor.recipe, index) for index in range(len(self.cut.kept))
+        )
 
     def check(self) -> None:
         """Find what the blocks hand on; refuse unless template and witness of each kind are the same."""

@@ -40,6 +40,14 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
     ("convnext", "image-classification", {}, "no attention, any image size"),
     ("t5", "text2text-generation-with-past", {}, "one decoder graph for first and later steps"),
+    (
+        "wav2vec2",
+        "automatic-speech-recognition",
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_hidden_layers": 3},
+        "samples of any length under a mask",
+    ),
+    ("sew", "audio-classification", {}, "frames squeezed together, an odd one left over"),
+    ("wavlm", "audio-xvector", {"return_attention_mask": True}, "each row pooled over its own frames"),
     ("whisper", "automatic-speech-recognition-with-past", {}, "a decoder without an encoder mask"),
 ]
 

@@ -27,6 +27,7 @@ DEEP_COLPALI = {
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("bert", "fill-mask", {"num_hidden_layers": 5}, "model"),
     ("qwen2", "text-generation-with-past", {"num_hidden_layers": 5}, "model"),
+    ("wavlm", "feature-extraction", {"num_hidden_layers": 5}, "model"),
     ("colqwen2", "feature-extraction", DEEP_COLQWEN2, "image_model"),
     ("colpali", "feature-extraction", DEEP_COLPALI, "image_model"),
 ]

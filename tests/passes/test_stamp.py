@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,38 @@ def declare_text(model: nn.Module) -> Component:
         axes=(BATCH, SEQUENCE),
         outputs=(Output("last_hidden_state", TOKENS),),
     )
+
+
+class TwoNames(nn.Module):
+    """Holds the layers twice: in the model, and in the part of it that is called."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.part = model.encoder
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.model.embeddings(input_ids) * attention_mask[..., None]
+        for layer in self.part.layer:
+            hidden = layer(hidden)
+        return hidden
+
+
+def test_layers_a_wrapper_holds_under_two_names_are_stamped() -> None:
+    def declare(model: nn.Module) -> Component:
+        return replace(declare_text(model), wrapper=TwoNames)
+
+    assert differences(cut_and_stamp(build_bert, declare), whole(build_bert, declare)) == []
+
+
+def test_layers_whose_nodes_name_no_layer_are_refused() -> None:
+    """Or else the graph would be as short as its trace."""
+    with weightless():
+        model = build_bert().eval()
+    plan = cut_layers(model)
+    graph = export(declare_text(model), model)
+    with pytest.raises(StampRefused, match="which of its layers"):
+        stamp(graph.model, plan, {})
 
 
 def test_twelve_stamped_layers_equal_twelve_traced_ones() -> None:

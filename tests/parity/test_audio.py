@@ -1,0 +1,49 @@
+"""Which inputs an audio graph has follows from what the checkpoint's feature extractor returns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter.checkpoint import open_checkpoint
+from converter.records import DummyInputs, Size
+from converter.registry import load_registry
+
+# what preprocessor_config.json says, or that there is none; what config.json says; the inputs
+CASES = [
+    (None, "group", {"input_values"}),
+    (None, "layer", {"input_values", "attention_mask"}),
+    ({"return_attention_mask": True}, "group", {"input_values", "attention_mask"}),
+    ({"return_attention_mask": False}, "layer", {"input_values"}),
+    ({"sampling_rate": 16000}, "layer", {"input_values"}),  # the extractor's default is to return none
+]
+
+
+@pytest.mark.parametrize(("extractor", "norm", "inputs"), CASES)
+def test_there_is_a_mask_where_the_feature_extractor_returns_one(
+    extractor: dict[str, Any] | None,
+    norm: str,
+    inputs: set[str],
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint("hubert", overrides={"feat_extract_norm": norm}), folder)
+    if extractor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    made = example(folder, Size({"batch_size": 3, "sequence_length": 200}, "right"))
+    assert set(made.tensors) == inputs
+    if "attention_mask" in inputs:
+        assert (made.tensors["attention_mask"].sum(dim=1) < 200).tolist() == [False, True, True]
+
+
+def example(folder: Path, size: Size) -> DummyInputs:
+    architecture = load_registry().find("hubert")
+    config = architecture.source.config(open_checkpoint(folder))
+    (component,) = architecture.components(config, "automatic-speech-recognition")
+    return component.inputs(size)
