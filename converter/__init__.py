@@ -9,6 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from converter.additions import (
+        CardSection,
+        Extension,
+        GraphPass,
+        Metric,
+        PackageBuild,
+        PackageFile,
+        Precision,
+    )
     from converter.errors import ConverterError
     from converter.hookspecs import hookimpl
     from converter.pipeline import Report, convert
@@ -17,7 +26,7 @@ if TYPE_CHECKING:
         Axis,
         Component,
         DummyInputs,
-        GraphPass,
+        Judgement,
         Output,
         Size,
         StandIn,
@@ -29,11 +38,18 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Architecture": "converter.records",
     "Axis": "converter.records",
+    "CardSection": "converter.additions",
     "Component": "converter.records",
     "ConverterError": "converter.errors",
     "DummyInputs": "converter.records",
-    "GraphPass": "converter.records",
+    "Extension": "converter.additions",
+    "GraphPass": "converter.additions",
+    "Judgement": "converter.records",
+    "Metric": "converter.additions",
     "Output": "converter.records",
+    "PackageBuild": "converter.additions",
+    "PackageFile": "converter.additions",
+    "Precision": "converter.additions",
     "Report": "converter.pipeline",
     "Size": "converter.records",
     "StandIn": "converter.records",
@@ -47,11 +63,18 @@ _PUBLIC = {
 __all__ = [
     "Architecture",
     "Axis",
+    "CardSection",
     "Component",
     "ConverterError",
     "DummyInputs",
+    "Extension",
     "GraphPass",
+    "Judgement",
+    "Metric",
     "Output",
+    "PackageBuild",
+    "PackageFile",
+    "Precision",
     "Report",
     "Size",
     "StandIn",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from converter.additions import GraphPass
 from converter.errors import ConverterError, ExportError, PassError
 from converter.export import trace, traced_size
 from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
-from converter.records import Architecture, Component, Dtype, ExportedGraph, GraphPass, Size
+from converter.records import Architecture, Component, Dtype, ExportedGraph, Size
 from converter.request import DEFAULT_OPSET
 from converter.skeleton import cast_skeleton, weightless
 

@@ -131,14 +131,13 @@ def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) ->
 @options(*OUTPUT)
 def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
     """Show every plugin, what it brought, and why the broken ones failed."""
-    from converter.display import show_plugins, write_json
+    from converter.display import describe_plugins, show_plugins, write_json
     from converter.registry import load_registry
 
     with quiet_libraries(verbose=verbose):
         registry = load_registry()
     if as_json:
-        plugins, failures = map(asdict, registry.plugins), map(asdict, registry.failures)
-        write_json({"plugins": list(plugins), "failures": list(failures)})
+        write_json(describe_plugins(registry))
     else:
         show_plugins(registry)
 

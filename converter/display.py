@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from converter.console import write_line, write_table
@@ -144,16 +145,39 @@ def describe_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def show_plugins(registry: Registry) -> None:
-    """Every plugin and what it brought, then one line for each that failed."""
+    """Every plugin and what it brought, then a line for each override and each plugin that failed."""
     write_table(
-        ("plugin", "distribution", "architectures", "graph passes"),
+        ("plugin", "distribution", "API", "brings"),
         [
-            (plugin.name, plugin.label, ", ".join(plugin.architectures), ", ".join(plugin.passes))
+            (plugin.name, plugin.label, plugin.api or "not stated", _brought(plugin.brought))
             for plugin in registry.plugins
         ],
     )
+    for override in registry.overrides:
+        write_line(f"override: {override}")
     for failure in registry.failures:
         write_line(f"failed: {failure}")
+
+
+def _brought(names: Mapping[str, Sequence[str]]) -> str:
+    parts = (f"{title.replace('_', ' ')}: {', '.join(listed)}" for title, listed in names.items() if listed)
+    return "; ".join(parts) or "nothing that is in force"
+
+
+def describe_plugins(registry: Registry) -> dict[str, Any]:
+    """The same for a program."""
+    plugins = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "api": plugin.api,
+            **{title: list(listed) for title, listed in plugin.brought.items()},
+        }
+        for plugin in registry.plugins
+    ]
+    overrides, failures = map(asdict, registry.overrides), map(asdict, registry.failures)
+    return {"plugins": plugins, "overrides": list(overrides), "failures": list(failures)}
 
 
 def show_bench(report: BenchReport) -> None:

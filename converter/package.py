@@ -1,7 +1,7 @@
 """The package: a folder made in one step, with a record of all it holds that can be checked later.
 
-`stage_package` (converter.staging) makes the folder, `copy_companions` (converter.companions) brings the
-files that go with the graphs, `write_record` seals it, and `inspect_package` reads and checks what somebody
+`stage_package` (converter.staging) makes the folder, `write_contents` (converter.contents) has the files made
+that go with the graphs, `write_record` seals it, and `inspect_package` reads and checks what somebody
 else made or moved.
 """
 
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from converter.companions import copy_companions
 from converter.errors import PackageError
 from converter.staging import RECORD, Staging, stage_package
 
@@ -26,7 +25,6 @@ __all__ = [
     "FORMAT_VERSION",
     "PackageInfo",
     "Staging",
-    "copy_companions",
     "inspect_package",
     "stage_package",
     "write_record",

@@ -1,15 +1,18 @@
-"""Judging: two arrays and a tolerance in, a verdict out. Nothing is run here."""
+"""Judging: two arrays, a metric and its bounds in, a verdict out. Nothing is run here."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.records import Axis, Comparison, Component, Dtype, Padding, Size, Tolerance
+from converter.additions import Metric
+from converter.errors import PluginError
+from converter.records import Axis, Comparison, Component, Dtype, Judgement, Padding, Size, Tolerance
 
 Array = NDArray[np.generic]
 
@@ -24,6 +27,43 @@ DEFAULT_TOLERANCES: Mapping[Dtype, Tolerance] = {
         2e-1, 0.99, reason="rounding to 8 bits, eight times that of fp16; not measured, for want of kernels"
     ),
 }
+
+DIFFERENCE = "difference"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What outputs are judged by: the metrics there are, the dtype of the graph, and the user's absolute bound."""
+
+    metrics: Mapping[str, Metric]
+    dtype: Dtype = "fp32"
+    atol: float | None = None
+
+    def metric(self, judgement: Judgement, stem: str) -> Metric:
+        """The metric a component names. Raises PluginError where none has that name, or one has not that measure."""
+        found = self.metrics.get(judgement.metric)
+        if found is None:
+            raise PluginError(
+                f"component {stem!r} is judged by metric {judgement.metric!r}, which no plugin registers",
+                remedy=f"there are {', '.join(self.metrics) or 'none'}; `converter plugins` says which plugins failed",
+            )
+        unknown = sorted(set(judgement.bounds) - set(found.measures))
+        if unknown:
+            raise PluginError(
+                f"component {stem!r} sets a bound for {unknown[0]!r}, which metric {found.name!r} does not measure",
+                remedy=f"it measures {', '.join(found.measures)}",
+            )
+        return found
+
+    def difference(self, component: Component) -> Judgement:
+        """The component's tolerance, as the judgement every output gets."""
+        bound = tolerance_for(component, self.dtype, self.atol)
+        return Judgement(DIFFERENCE, {"max_abs": bound.max_abs, "cosine": bound.cosine})
+
+    def check(self, component: Component) -> None:
+        """Raise PluginError for a metric that is named and not there: before anything long begins."""
+        for judgement in (self.difference(component), *component.judged_by):
+            self.metric(judgement, component.stem)
 
 
 def tolerance_for(component: Component, dtype: Dtype, atol: float | None) -> Tolerance:
@@ -51,22 +91,74 @@ def parity_sizes(axes: tuple[Axis, ...], seed: int) -> list[Size]:
 
 
 def compare_all(
-    component: str,
+    component: Component,
     size: Size,
     results: Mapping[str, Mapping[str, Array]],
     valid: Mapping[str, Array],
-    tolerance: Tolerance,
+    terms: Terms,
 ) -> list[Comparison]:
     """Compare each output between each two of the `results` (`original`, `wrapper`, `graph`)."""
     rows = []
     for first, second in combinations(results, 2):
         for output in results[first]:
-            a, b = results[first][output], results[second][output]
-            max_abs, cosine = distance(a, b, valid.get(output))
-            passed = max_abs <= tolerance.max_abs and cosine >= tolerance.cosine
-            pair = f"{second}/{first}"
-            rows.append(Comparison(component, size.label, output, pair, max_abs, cosine, passed))
+            pair = results[first][output], results[second][output]
+            judged = list(_judge(component, output, *pair, valid.get(output), terms))
+            usual, others = judged[0][0], {}
+            for judgement, (measured, _) in zip(component.judged_by, judged[1:], strict=True):
+                others.update({f"{judgement.metric}.{name}": value for name, value in measured.items()})
+            misses = tuple(miss for _, found in judged for miss in found)
+            rows.append(
+                Comparison(
+                    component.stem,
+                    size.label,
+                    output,
+                    f"{second}/{first}",
+                    usual["max_abs"],
+                    usual["cosine"],
+                    not misses,
+                    others,
+                    misses,
+                )
+            )
     return rows
+
+
+def _judge(
+    component: Component, output: str, expected: Array, found: Array, valid: Array | None, terms: Terms
+) -> Iterator[tuple[Mapping[str, float], tuple[str, ...]]]:
+    """What each metric measures, and the bounds missed in words: the difference first, always measured."""
+    concerned = [judgement.concerns(output, terms.dtype) for judgement in component.judged_by]
+    alone = any(
+        judgement.alone for judgement, here in zip(component.judged_by, concerned, strict=True) if here
+    )
+    for judgement, here, binding in (
+        (terms.difference(component), True, not alone),
+        *((judgement, here, here) for judgement, here in zip(component.judged_by, concerned, strict=True)),
+    ):
+        metric = terms.metric(judgement, component.stem)
+        measured = _measure(metric, expected, found, valid, f"{component.stem} {output}") if here else {}
+        yield measured, _missed(metric, judgement, measured) if binding else ()
+
+
+def _measure(
+    metric: Metric, expected: Array, found: Array, valid: Array | None, where: str
+) -> Mapping[str, float]:
+    try:
+        measured = metric.measure(expected, found, valid)
+        return {name: float(measured[name]) for name in metric.measures}
+    except Exception as error:  # a metric may be anybody's
+        raise PluginError(
+            f"metric {metric.name!r} failed on {where}: {type(error).__name__}: {error}",
+            remedy="`converter plugins` says who brings it",
+        ) from error
+
+
+def _missed(metric: Metric, judgement: Judgement, measured: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} {measured[name]:.3g} misses {bound:g}"
+        for name, bound in judgement.bounds.items()
+        if not metric.keeps(name, measured[name], bound)
+    )
 
 
 def distance(a: Array, b: Array, valid: Array | None = None) -> tuple[float, float]:

@@ -84,25 +84,25 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     from converter.staging import check_target
 
     require_export()
-    if request.precisions:
-        _check_precisions(request)
     if request.output is not None:
         check_target(request.output, overwrite=request.overwrite)
     ledger = Ledger(progress)
     with ledger.stage("load plugins"):
         registry = load_registry()
+    if request.precisions:
+        _check_precisions(request, registry)
     with scratch_folder() as scratch:
         subject = choose_subject(request, registry, scratch, ledger)
         report = _convert(request, registry, subject, ledger)
     return _with_precisions(report, request, progress) if request.precisions else report
 
 
-def _check_precisions(request: ConversionRequest) -> None:
+def _check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for a name or a bound that means nothing, before anything long begins."""
     from converter.precision.budget import parse_keep
     from converter.precision.catalogue import choose_precisions
 
-    choose_precisions(request.precisions)
+    choose_precisions(request.precisions, registry.precisions)
     parse_keep(request.keep)
 
 
@@ -139,24 +139,27 @@ def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path
         config = architecture.source.config(checkpoint)
         task = choose_task(request.task, architecture, checkpoint)
         variants = choose_variants(request.variants, architecture, task)
-    return Subject(architecture, checkpoint, config, task, variants)
+    return Subject(architecture, checkpoint, config, task, variants, registry.metrics)
 
 
 def _convert(request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger) -> Report:
-    from converter.package import copy_companions, stage_package, write_record
-    from converter.proof import Job, failure
+    from converter.additions import PackageBuild
+    from converter.contents import write_contents
+    from converter.package import stage_package, write_record
+    from converter.proof import Job, failure, terms_of
     from converter.record import describe_graphs, package_record
     from converter.verify import choose_mode
 
     checkpoint = subject.checkpoint
     target = request.target(checkpoint.source, subject.architecture.name)
     mode, why = choose_mode(request.parity, checkpoint)
+    for component in subject.components():
+        terms_of(request, subject).check(component)
     job = Job(request, registry, subject, ledger)
     with stage_package(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
         made, parity = job.run(staging.folder / "onnx", mode, why)
-        _, absent = copy_companions(checkpoint.folder, staging.folder)
         report = Report(
             output=target,
             architecture=subject.architecture.name,
@@ -165,9 +168,13 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
             parity=parity,
             stages=tuple(ledger.stages),
             peak_memory=peak_memory(),
-            notes=(*made.notes, *absent),
+            notes=(*made.notes, *map(str, registry.overrides)),
         )
         record = package_record(request, checkpoint, report, subject.variants, describe_graphs(made.graphs))
+        record["plugins"] = registry.strangers
+        build = PackageBuild(staging.folder, record, checkpoint, registry.card_sections)
+        report = replace(report, notes=write_contents(build, registry.package_files))
+        record["notes"] = list(report.notes)
         files = write_record(staging.folder, record, known_hashes=made.written.hashes)
         if not parity.passed:
             raise ParityError(

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.additions import Metric
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_checkpoint
+from converter.parity import Terms
 from converter.records import (
     Architecture,
     Checkpoint,
@@ -37,21 +39,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is being converted: one checkpoint of one architecture, for one task, as some variants."""
+    """What is being converted: one checkpoint of one architecture, for one task, as some variants.
+
+    `metrics` are those that plugins registered; components name the ones that judge them.
+    """
 
     architecture: Architecture
     checkpoint: Checkpoint
     config: Any
     task: str
     variants: tuple[Variant, ...]
+    metrics: Mapping[str, Metric]
 
     @property
     def stems(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stem for variant in self.variants for stem in variant.stems))
 
     def components(self) -> list[Component]:
-        """The chosen components, for the whole depth of the model."""
-        return select(self.architecture.components(self.config, self.task), self.stems)
+        """The chosen components, for the whole depth of the model, with all that judges them."""
+        chosen = select(self.architecture.components(self.config, self.task), self.stems)
+        shared = self.architecture.judged_by
+        return [replace(entry, judged_by=(*entry.judged_by, *shared)) for entry in chosen]
 
 
 @dataclass(frozen=True)
@@ -198,13 +206,17 @@ def _full(
             subject.checkpoint,
             subject.task,
             files,
-            dtype=request.dtype,
+            terms=terms_of(request, subject),
             seed=request.seed,
-            atol=request.atol,
             device=request.device,
             offload=None if fits_in_memory(subject.checkpoint) else scratch,
             on_stage=ledger.stage,
         )
+
+
+def terms_of(request: ConversionRequest, subject: Subject) -> Terms:
+    """What the outputs of this conversion are judged by."""
+    return Terms(subject.metrics, request.dtype, request.atol)
 
 
 def failure(report: ParityReport) -> str:
@@ -212,7 +224,8 @@ def failure(report: ParityReport) -> str:
     failed = [row for row in report.comparisons if not row.passed]
     worst = sorted(failed, key=lambda row: -row.max_abs)[:3]
     lines = [
-        f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.6f})"
+        f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.6f}"
+        f"{''.join(f', {name} {value:.6g}' for name, value in row.others.items())})"
         for row in worst
     ]
     return f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:\n  " + "\n  ".join(

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from converter.errors import UsageError
+from converter.verdicts import Comparison as Comparison
+from converter.verdicts import ParityMode as ParityMode
+from converter.verdicts import ParityReport as ParityReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Padding = Literal["none", "left", "right"]
-ParityMode = Literal["auto", "full", "structural", "off"]
 
 
 # --- what a plugin declares ------------------------------------------------------------------------------------------
@@ -110,6 +112,31 @@ class Tolerance:
             raise UsageError("a tolerance looser than 1e-4 / 0.99999 needs its reason and the measured value")
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """A metric by its name, and the bounds its measures must keep: `Judgement("word-errors", {"rate": 0.0})`.
+
+    It is asked besides `Tolerance`, for the outputs named (empty is all) and the dtypes named (empty is all). With
+    `alone` those outputs are judged by it and no longer by `Tolerance`, which needs its reason.
+    """
+
+    metric: str
+    bounds: Mapping[str, float]
+    outputs: tuple[str, ...] = ()
+    dtypes: tuple[Dtype, ...] = ()
+    alone: bool = False
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bounds:
+            raise UsageError(f"the judgement by metric {self.metric!r} names no bound, so it could not fail")
+        if self.alone and not self.reason:
+            raise UsageError(f"judging by metric {self.metric!r} alone needs its reason")
+
+    def concerns(self, output: str, dtype: Dtype) -> bool:
+        return (not self.outputs or output in self.outputs) and (not self.dtypes or dtype in self.dtypes)
+
+
 Tensors = Mapping[str, "torch.Tensor"]
 
 
@@ -130,6 +157,7 @@ class Component:
     axes: tuple[Axis, ...]
     outputs: tuple[Output, ...]
     tolerance: Mapping[Dtype, Tolerance] = field(default_factory=dict)
+    judged_by: tuple[Judgement, ...] = ()
 
 
 class ModelSource(Protocol):
@@ -187,6 +215,7 @@ class Architecture:
     patches       a context to trace in, for what cannot be traced as it is; restores what it changes
     translations  torch op -> onnxscript function, for ops the exporter does not know
     stand_in      asked for model types that nobody owns
+    judged_by     metrics that judge every component, besides what a component names itself
     """
 
     name: str
@@ -199,6 +228,7 @@ class Architecture:
     patches: Callable[[], AbstractContextManager[Any]] = nullcontext
     translations: Callable[[], Mapping[Any, Any]] = dict
     stand_in: StandIn | None = None
+    judged_by: tuple[Judgement, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -213,15 +243,6 @@ class Architecture:
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.variants)
-
-
-@dataclass(frozen=True)
-class GraphPass:
-    """A named graph transformation. `run` edits the model in place and says whether it changed anything."""
-
-    name: str
-    run: Callable[[ir.Model], bool]
-    order: int = 500
 
 
 # --- what the stages hand on -----------------------------------------------------------------------------------------
@@ -264,36 +285,3 @@ class ExportedGraph:
     stem: str
     model: ir.Model
     scopes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One output of one component at one size, two of (original, wrapper, graph) compared."""
-
-    component: str
-    size: str
-    output: str
-    pair: str
-    max_abs: float
-    cosine: float
-    passed: bool
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """What was compared, how, and whether all of it held."""
-
-    mode: ParityMode
-    why: str
-    comparisons: tuple[Comparison, ...] = ()
-    tensors_checked: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing that was compared differs. With mode `off` nothing was, which proves nothing."""
-        return all(row.passed for row in self.comparisons)
-
-    @property
-    def proven(self) -> bool:
-        """Whether something was compared and all of it held."""
-        return self.mode != "off" and bool(self.comparisons) and self.passed

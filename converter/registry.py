@@ -13,47 +13,42 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import pluggy
-
-from converter import hookspecs
-from converter.candidates import Candidate, builtin_candidates, third_party_candidates
+from converter.additions import CardSection, GraphPass, Metric, PackageFile, Precision
+from converter.assembly import KINDS, Assembly, Contribution, Override
+from converter.candidates import builtin_candidates, third_party_candidates
 from converter.errors import PluginError, UsageError
-from converter.isolation import BrokenPluginError, explain, run_isolated
-from converter.records import Architecture, Checkpoint, GraphPass
+from converter.hookspecs import API_VERSION
+from converter.loading import Loader, PluginFailure
+from converter.records import Architecture, Checkpoint
 
 DEFAULT_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
-class PluginFailure:
-    """A plugin that registered nothing, and why, in one line."""
-
-    plugin: str
-    distribution: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.plugin} ({self.distribution}): {self.message}"
-
-
-@dataclass(frozen=True)
 class Plugin:
-    """A plugin that works: the distribution it came with and the names of what it registered."""
+    """A plugin that works: the distribution it came with, and the names of what it registered by `Registry`'s fields.
+
+    `api` is the version of the extension surface it states, or empty.
+    """
 
     name: str
     distribution: str
     version: str
-    architectures: tuple[str, ...] = ()
-    passes: tuple[str, ...] = ()
+    api: str = ""
+    brought: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        return self.brought.get("architectures", ())
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,12 @@ class Registry:
 
     architectures: Mapping[str, Architecture]
     passes: tuple[GraphPass, ...] = ()
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    package_files: tuple[PackageFile, ...] = ()
+    card_sections: tuple[CardSection, ...] = ()
     plugins: tuple[Plugin, ...] = ()
+    overrides: tuple[Override, ...] = ()
     failures: tuple[PluginFailure, ...] = ()
 
     def find(self, name: str, checkpoint: Checkpoint | None = None) -> Architecture:
@@ -95,6 +95,11 @@ class Registry:
                 return architecture
         return None
 
+    @property
+    def strangers(self) -> dict[str, str]:
+        """Plugins of third parties and the distributions they came with."""
+        return {plugin.name: plugin.label for plugin in self.plugins if plugin.distribution != "converter"}
+
     def _alike(self, name: str) -> Architecture | None:
         found = [
             architecture
@@ -124,14 +129,14 @@ def load_registry(environ: Mapping[str, str] = os.environ) -> Registry:
     Raises UsageError for a setting that makes no sense, and PluginError if plugins failed and
     CONVERTER_STRICT_PLUGINS is set.
     """
-    loader = _Loader(_timeout(environ))
+    loader = Loader(_timeout(environ))
     for candidate in builtin_candidates():
         loader.add(candidate)
     candidates, refusals = third_party_candidates(_selected(environ))
     loader.failures += [PluginFailure(*refusal) for refusal in refusals]
     for candidate in candidates:
         loader.add(candidate)
-    registry = loader.registry()
+    registry = _registry(loader.assemble(), loader)
     if registry.failures and _strict(environ):
         raise PluginError(
             "plugins failed, and CONVERTER_STRICT_PLUGINS is set:\n    "
@@ -141,135 +146,40 @@ def load_registry(environ: Mapping[str, str] = os.environ) -> Registry:
     return registry
 
 
-@dataclass
-class _Brought:
-    """What one plugin asked to register, held back until all of it is known to be good."""
-
-    architectures: list[Architecture] = field(default_factory=list)
-    passes: list[GraphPass] = field(default_factory=list)
-
-    def add_architecture(self, architecture: Architecture) -> None:
-        if not isinstance(architecture, Architecture):
-            raise BrokenPluginError(
-                f"register_architectures was given a {type(architecture).__name__}, not an Architecture"
-            )
-        model_types: Any = architecture.model_types
-        if isinstance(model_types, str):
-            raise BrokenPluginError(f"the model_types of {architecture.name!r} must be a tuple, not a string")
-        self.architectures.append(architecture)
-
-    def add_pass(self, graph_pass: GraphPass) -> None:
-        if not isinstance(graph_pass, GraphPass):
-            raise BrokenPluginError(
-                f"register_passes was given a {type(graph_pass).__name__}, not a GraphPass"
-            )
-        self.passes.append(graph_pass)
+def _registry(made: Assembly, loader: Loader) -> Registry:
+    return Registry(
+        architectures=MappingProxyType(dict(sorted(made.records("architectures").items()))),
+        passes=_ordered(made, "passes"),
+        precisions=MappingProxyType(made.records("precisions")),
+        metrics=MappingProxyType(made.records("metrics")),
+        package_files=_ordered(made, "package_files"),
+        card_sections=_ordered(made, "card_sections"),
+        plugins=tuple(_plugin(entry, made) for entry in loader.contributions),
+        overrides=tuple(made.overridden.values()),
+        failures=tuple(loader.failures),
+    )
 
 
-class _Loader:
-    """Plugins go in one at a time; each is committed whole or not at all."""
+def _ordered(made: Assembly, title: str) -> tuple[Any, ...]:
+    return tuple(sorted(made.records(title).values(), key=lambda record: (record.order, record.name)))
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self.manager = pluggy.PluginManager("converter")
-        self.manager.add_hookspecs(hookspecs)
-        self.hooks = sorted(name for name in vars(self.manager.hook) if not name.startswith("_"))
-        self.architectures: dict[str, Architecture] = {}
-        self.passes: dict[str, GraphPass] = {}
-        self.owners: dict[tuple[str, str], str] = {}
-        self.plugins: list[Plugin] = []
-        self.failures: list[PluginFailure] = []
 
-    def add(self, candidate: Candidate) -> None:
-        try:
-            if any(candidate.name == plugin.name for plugin in self.plugins):
-                raise BrokenPluginError("a plugin of this name is there already; rename the entry point")
-            plugin = run_isolated(candidate.load, self.timeout, doing="importing it")
-            if candidate.may_be_shared and not self._has_hooks(plugin):
-                return
-            self._commit(candidate, self._ask(candidate, plugin))
-        except Exception as error:
-            self.failures.append(
-                PluginFailure(candidate.name, candidate.label, explain(error, candidate.module))
-            )
-
-    def _ask(self, candidate: Candidate, plugin: Any) -> _Brought:
-        """Register with pluggy, call the plugin's own hooks, and hand back what they asked for."""
-        if any(plugin is other for other in self.manager.get_plugins()):
-            raise BrokenPluginError(f"plugin {self.manager.get_name(plugin)!r} is the same object")
-        try:
-            self.manager.register(plugin, candidate.name)
-            self._check_hooks(plugin)
-            return run_isolated(lambda: self._call(plugin), self.timeout, doing="calling its hooks")
-        except BaseException:
-            if self.manager.has_plugin(candidate.name):
-                self.manager.unregister(name=candidate.name)
-            raise
-
-    def _has_hooks(self, plugin: Any) -> bool:
-        return any(self.manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin))
-
-    def _check_hooks(self, plugin: Any) -> None:
-        """A misspelt hook and a plugin without hooks are silent in pluggy; here they are errors."""
-        callers = self.manager.get_hookcallers(plugin) or []
-        for caller in callers:
-            optional = all(impl.optionalhook for impl in caller.get_hookimpls() if impl.plugin is plugin)
-            if caller.name not in self.hooks and not optional:
-                close = difflib.get_close_matches(caller.name, self.hooks, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(self.hooks)}"
-                raise BrokenPluginError(f"there is no hook {caller.name!r}; {hint}")
-        if not callers:
-            unmarked = [name for name in self.hooks if hasattr(plugin, name)]
-            reason = f"its {unmarked[0]} is not marked" if unmarked else "nothing in it is marked"
-            raise BrokenPluginError(f"{reason} with @converter.hookimpl, so it brings nothing")
-
-    def _call(self, plugin: Any) -> _Brought:
-        brought = _Brought()
-        others = [other for other in self.manager.get_plugins() if other is not plugin]
-        for name, register in (
-            ("register_architectures", brought.add_architecture),
-            ("register_passes", brought.add_pass),
-        ):
-            self.manager.subset_hook_caller(name, others)(register=register)
-        return brought
-
-    def _commit(self, candidate: Candidate, brought: _Brought) -> None:
-        claims: dict[tuple[str, str], str] = {}
-        for kind, name in _names_claimed(brought):
-            owner = self.owners.get((kind, name), claims.get((kind, name)))
-            if owner is not None:
-                raise BrokenPluginError(f"{kind} {name!r} is already registered by {owner}")
-            claims[kind, name] = f"plugin {candidate.name!r} ({candidate.label})"
-        self.owners.update(claims)
-        self.architectures.update({entry.name: entry for entry in brought.architectures})
-        self.passes.update({entry.name: entry for entry in brought.passes})
-        self.plugins.append(
-            Plugin(
-                candidate.name,
-                candidate.distribution,
-                candidate.version,
-                tuple(entry.name for entry in brought.architectures),
-                tuple(entry.name for entry in brought.passes),
-            )
+def _plugin(contribution: Contribution, made: Assembly) -> Plugin:
+    """What is in force of a plugin's records; the rest is among the overrides. Variants only where they were added."""
+    candidate = contribution.candidate
+    brought = {
+        kind.title: tuple(
+            name for name, entry in made.tables[kind.title].items() if entry.owner is contribution
         )
-
-    def registry(self) -> Registry:
-        return Registry(
-            MappingProxyType(dict(sorted(self.architectures.items()))),
-            tuple(sorted(self.passes.values(), key=lambda entry: (entry.order, entry.name))),
-            tuple(self.plugins),
-            tuple(self.failures),
-        )
-
-
-def _names_claimed(brought: _Brought) -> Iterable[tuple[str, str]]:
-    """Names and model types share one space: `find` takes either, so none may shadow what another owns."""
-    for architecture in brought.architectures:
-        yield from (
-            ("architecture or model type", name)
-            for name in dict.fromkeys((architecture.name, *architecture.model_types))
-        )
-    yield from (("graph pass", graph_pass.name) for graph_pass in brought.passes)
+        for kind in KINDS
+    }
+    brought["variants"] = tuple(
+        name for name in brought["variants"] if name.partition("/")[0] not in brought["architectures"]
+    )
+    stated = contribution.api or (
+        API_VERSION if candidate.may_be_shared else ""
+    )  # built-in: of this very version
+    return Plugin(candidate.name, candidate.distribution, candidate.version, stated, brought)
 
 
 def _loose(name: str) -> str:

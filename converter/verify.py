@@ -9,13 +9,12 @@ from typing import Any
 
 import psutil
 
-from converter.parity import compare_all, parity_sizes, tolerance_for
+from converter.parity import Terms, compare_all, parity_sizes
 from converter.records import (
     Architecture,
     Checkpoint,
     Comparison,
     Component,
-    Dtype,
     ParityMode,
     ParityReport,
 )
@@ -56,9 +55,8 @@ def run_parity(
     task: str,
     files: Mapping[str, Path],
     *,
-    dtype: Dtype,
+    terms: Terms,
     seed: int,
-    atol: float | None = None,
     device: str = "cpu",
     offload: Path | None = None,
     on_stage: Callable[[str], Any],
@@ -81,19 +79,16 @@ def run_parity(
     for component in components:
         with on_stage(f"run {component.stem}"):
             own = [case for case in cases if case.component is component]
-            rows += _compare_graph(own, files[component.stem], dtype, atol, device)
+            rows += _compare_graph(own, files[component.stem], terms, device)
     return tuple(rows)
 
 
-def _compare_graph(
-    cases: Sequence[Case], path: Path, dtype: Dtype, atol: float | None, device: str
-) -> list[Comparison]:
+def _compare_graph(cases: Sequence[Case], path: Path, terms: Terms, device: str) -> list[Comparison]:
     session = open_session(path, device=device)
     rows: list[Comparison] = []
     for case in cases:
         results = {"original": case.original, "wrapper": case.wrapper, "graph": run_graph(session, case.feed)}
-        tolerance = tolerance_for(case.component, dtype, atol)
-        rows += compare_all(case.component.stem, case.size, results, case.valid, tolerance)
+        rows += compare_all(case.component, case.size, results, case.valid, terms)
     return rows
 
 

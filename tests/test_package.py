@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from converter.companions import copy_companions
 from converter.errors import PackageError, UsageError
-from converter.package import copy_companions, inspect_package, stage_package, write_record
+from converter.package import inspect_package, stage_package, write_record
 
 
 def make_package(target: Path, content: str = "new", overwrite: bool = False) -> Path:

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from converter.errors import UsageError
-from converter.parity import compare_all, distance, parity_sizes, tolerance_for
+from converter.parity import Terms, compare_all, distance, parity_sizes, tolerance_for
 from converter.records import Axis, Component, Tolerance
+from converter.registry import load_registry
 
 AXES = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=20))
+
+
+COMPONENT = Component("model", lambda m: m, lambda s: None, lambda m, t: {}, AXES, ())  # type: ignore[arg-type,return-value]
 
 
 def vectors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -67,11 +71,11 @@ def test_each_two_results_are_compared_so_that_a_wrong_wrapper_cannot_hide() -> 
     right, wrong = vectors(2, 3), vectors(2, 3, seed=1)
     size = parity_sizes(AXES, 0)[0]
     rows = compare_all(
-        "model",
+        COMPONENT,
         size,
         {"original": {"logits": right}, "wrapper": {"logits": wrong}, "graph": {"logits": wrong}},
         {},
-        Tolerance(),
+        Terms(load_registry({"CONVERTER_PLUGINS": ""}).metrics),
     )
     assert {row.pair: row.passed for row in rows} == {
         "wrapper/original": False,
@@ -102,7 +106,6 @@ def test_a_loose_tolerance_needs_its_reason() -> None:
 
 
 def test_the_users_atol_replaces_the_absolute_bound_only() -> None:
-    component = Component("model", lambda m: m, lambda s: None, lambda m, t: {}, AXES, ())  # type: ignore[arg-type,return-value]
-    assert tolerance_for(component, "fp32", None) == Tolerance()
-    assert tolerance_for(component, "fp32", 1e-2).max_abs == 1e-2
-    assert tolerance_for(component, "fp32", 1e-2).cosine == Tolerance().cosine
+    assert tolerance_for(COMPONENT, "fp32", None) == Tolerance()
+    assert tolerance_for(COMPONENT, "fp32", 1e-2).max_abs == 1e-2
+    assert tolerance_for(COMPONENT, "fp32", 1e-2).cosine == Tolerance().cosine

@@ -129,7 +129,7 @@ BROKEN = {
     ),
     "unknown_hook": (
         "from converter import hookimpl\n@hookimpl\ndef xyz(register): pass",
-        "the hooks are register_architectures, register_passes",
+        "the hooks are register_architectures, register_variants, register_passes",
     ),
     "hook_raises": (
         "from converter import hookimpl\n@hookimpl\ndef register_passes(register): 1 / 0",

@@ -5,7 +5,7 @@ formats.py    how a weight is stored: blocks, columns, rows; the plan of a whole
 nbits.py      block-wise matrices (q8, q4) and row-wise tables
 dynamic.py    int8 and uint8 matrices with activations quantized on the way
 half.py       fp16 with an fp32 interface
-catalogue.py  the precisions by name, each with its plans and its budget
+catalogue.py  precisions by name, as plugins registered them: the built-in ones are in plugins/precisions.py
 budget.py     what must be kept, and by how much it is missed
 judge.py      the quality of a graph on texts nobody calibrated on
 search.py     the first plan that keeps the budget, and which modules get more bits

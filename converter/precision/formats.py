@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from converter.arrays import FLOAT32, Array, DType, Region, slices, whole
 from converter.recipes import WeightRecipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 # Full weights read at a time, in bytes. Strips of a wide matrix narrower than this would read their gaps too.
 STRIP = 128 * 2**20
@@ -55,6 +58,26 @@ class Plan:
     def of(self, name: str) -> Matrix | None:
         """The format of the matrix in this initializer; None leaves it alone."""
         return self.exceptions.get(name, self.matrices)
+
+    @property
+    def label(self) -> str:
+        if self.half:
+            return "fp16"
+        form = self.matrices
+        if isinstance(form, Blocks):
+            kind = "symmetric" if form.symmetric else "asymmetric"
+            return f"{form.bits} bits, blocks of {form.size}, {kind}, accuracy level {form.accuracy_level}"
+        return f"{'signed' if form and form.signed else 'unsigned'} 8 bits a column, activations a tensor"
+
+    def giving(self, names: Iterable[str], form: Matrix) -> Plan:
+        """The same plan, but for these matrices."""
+        return replace(self, exceptions={**self.exceptions, **dict.fromkeys(names, form)})
+
+    def apply(self, model: ir.Model) -> None:
+        """Turn the weights of a graph into this plan's."""
+        from converter.precision.apply import apply_plan
+
+        apply_plan(self, model)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, enough to make the same graph again."""

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converter.additions import PackageBuild, Precision, PrecisionPlan
+from converter.contents import write_contents
 from converter.errors import PackageError, UsageError
 from converter.package import PackageInfo, inspect_package, write_record
 from converter.precision.budget import Budget, parse_keep
-from converter.precision.catalogue import Precision, choose_precisions
-from converter.precision.dynamic import quantize_products
-from converter.precision.formats import Plan
-from converter.precision.half import to_half
+from converter.precision.catalogue import choose_precisions
 from converter.precision.judge import Judge
-from converter.precision.nbits import drop_unused, matrices, quantize_matrices, quantize_tables
+from converter.precision.nbits import matrices
 from converter.precision.report import PrecisionRow, QuantizationReport
 from converter.precision.search import Trial, choose_plan
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
+from converter.registry import Registry, load_registry
 from converter.request import SILENT, Preference, Progress
 from converter.staging import RECORD, stage_package
 from converter.writing import bind_graphs, write_graphs
@@ -54,7 +54,8 @@ def quantize_package(
     `QuantizationReport.require_passed`. Raises UsageError for a precision or bound there is not and for a
     package nothing can be judged by, PackageError for one that is damaged. What was there before stays.
     """
-    chosen, bounds = choose_precisions(precisions), parse_keep(keep)
+    registry = load_registry()
+    chosen, bounds = choose_precisions(precisions, registry.precisions), parse_keep(keep)
     info = inspect_package(package)
     info.require_intact()
     stems = main_stems(info.record)
@@ -77,7 +78,7 @@ def quantize_package(
             report = QuantizationReport(report.output, rows, kept)
             if not kept:
                 raise _NothingKeptError
-            _seal(info, staging.folder, report)
+            _seal(info, staging.folder, report, registry)
     except _NothingKeptError:
         pass
     return report
@@ -173,12 +174,12 @@ class _Work:
             tried=tried,
         )
 
-    def _measure(self, plan: Plan, *, quick: bool = False) -> Trial:
+    def _measure(self, plan: PrecisionPlan, *, quick: bool = False) -> Trial:
         self._write(plan)
         quality = self.judge.rehearse(self.precision.name, quick=quick)
         return Trial(plan, sum(self.files.values()), quality)
 
-    def _write(self, plan: Plan) -> None:
+    def _write(self, plan: PrecisionPlan) -> None:
         """The graphs of a plan, weights streamed from the fp32 files; large ones in one data file for all."""
         folder, suffix = self.bench / ONNX, self.precision.suffix
         for name in self.files:
@@ -187,22 +188,11 @@ class _Work:
             ExportedGraph(f"{graph.stem}{suffix}", graph.model) for graph in read_graphs(folder, self.stems)
         ]
         for graph in graphs:
-            _apply(plan, graph)
+            plan.apply(graph.model)
         pending = bind_graphs(graphs, {}, folder, external_data="auto", data_file=f"model{suffix}.onnx_data")
         written = write_graphs(pending, SILENT.stage)
         self.hashes = written.hashes
         self.files = {name: (folder / name).stat().st_size for name in written.hashes}
-
-
-def _apply(plan: Plan, graph: ExportedGraph) -> None:
-    if plan.half:
-        to_half(graph.model)
-        return
-    quantize_matrices(graph.model, plan)
-    quantize_products(graph.model, plan)
-    if plan.tables:
-        quantize_tables(graph.model)
-    drop_unused(graph.model)
 
 
 def _modules(folder: Path, stems: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -225,11 +215,11 @@ def _install(
 
 
 def _copy_files(package: Path, folder: Path, *, link: bool) -> None:
-    """All of a package but its record. Linked files are never written to: new ones take their place."""
+    """All of a package but its record. Graphs may be linked: they are never written to, new ones take their place."""
     for file in package.rglob("*"):
         name = file.relative_to(package)
         if file.is_file() and name.as_posix() != RECORD:
-            if link:
+            if link and name.parts[0] == ONNX:
                 _link(file, folder / name)
             else:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -245,10 +235,14 @@ def _link(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _seal(info: PackageInfo, folder: Path, report: QuantizationReport) -> None:
-    """The package's record with the rows of what was kept."""
+def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:
+    """The package's record with the rows of what was kept, and the files that say so, written anew."""
     rows = [row for row in report.rows if row.name in report.kept]
     made = {f"{ONNX}/{name}": digest for row in rows for name, digest in row.hashes.items()}
     hashes = {name: entry["sha256"] for name, entry in info.record["files"].items()}
     entries = {**info.record.get("precisions", {}), **{row.name: row.to_json() for row in rows}}
-    write_record(folder, {**info.record, "precisions": entries}, known_hashes={**hashes, **made})
+    record = {**info.record, "precisions": entries}
+    build = PackageBuild(folder, record, sections=registry.card_sections)
+    record["notes"] = list(write_contents(build, registry.package_files))
+    known = {name: digest for name, digest in {**hashes, **made}.items() if name.startswith(f"{ONNX}/")}
+    write_record(folder, record, known_hashes=known)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.additions import PrecisionPlan
 from converter.errors import ParityError
 from converter.precision.budget import Budget, Quality
-from converter.precision.formats import Plan
 from converter.precision.search import Trial
 
 
@@ -26,7 +26,7 @@ class PrecisionRow:
     ratio: float
     quality: Quality
     budget: Budget
-    plan: Plan
+    plan: PrecisionPlan
     tried: tuple[Trial, ...]
 
     @property

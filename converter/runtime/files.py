@@ -24,6 +24,13 @@ SUFFIXES: Mapping[str, str] = {
     "q4f16": "_q4f16",
     "bnb4": "_bnb4",
 }
+
+
+def suffix_of(precision: str) -> str:
+    """The end of a precision's file stems; one that nobody else has a name for is called by its own."""
+    return SUFFIXES.get(precision, f"_{precision}")
+
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -31,12 +38,14 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 class PackageFiles:
     """A package's folder. `sizes` maps recorded files to bytes; empty where somebody else made the folder.
 
-    `source` opens it again, from any working directory: the folder, or the hub id.
+    `source` opens it again, from any working directory: the folder, or the hub id. `others` names precisions of
+    the record that `SUFFIXES` does not have.
     """
 
     folder: Path
     source: str
     sizes: Mapping[str, int]
+    others: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
         """Whether the file belongs to the package: it is there, or ought to be."""
@@ -75,11 +84,14 @@ class PackageFiles:
             raise PackageError(f"{self.folder / name} holds no JSON object", remedy="copy the package again")
         return content
 
-    def precisions(self, stem: str) -> dict[str, str]:
-        """The precisions there are of a graph, and their files: `{"fp32": "onnx/model.onnx"}`."""
+    def precisions(self, stem: str, *also: str) -> dict[str, str]:
+        """The precisions there are of a graph, and their files: `{"fp32": "onnx/model.onnx"}`.
+
+        `also` names some to look for besides the usual and the recorded ones.
+        """
         found = {}
-        for precision, suffix in SUFFIXES.items():
-            names = (f"onnx/{stem}{suffix}.onnx", f"{stem}{suffix}.onnx")
+        for precision in dict.fromkeys((*SUFFIXES, *self.others, *also)):
+            names = tuple(f"{folder}{stem}{suffix_of(precision)}.onnx" for folder in ("onnx/", ""))
             if name := next(filter(self.has, names), None):
                 found[precision] = name
         return found
@@ -90,10 +102,9 @@ class PackageFiles:
         `auto` is fp32, or fp16 first with `half_first`, or else the first there is: accuracy is never traded
         for speed unasked. Raises UsageError for a precision the package does not have.
         """
-        available = {stem: self.precisions(stem) for stem in stems}
-        order = [precision]
-        if precision == "auto":
-            order = ["fp16", *SUFFIXES] if half_first else list(SUFFIXES)
+        asked = () if precision == "auto" else (precision,)
+        available = {stem: self.precisions(stem, *asked) for stem in stems}
+        order = [*asked] or [*(("fp16",) if half_first else ()), *SUFFIXES, *self.others]
         for stem in stems:
             for name in order:
                 if name in available[stem]:
@@ -133,7 +144,9 @@ def open_package(package: str | Path, precisions: Sequence[str] = ()) -> Package
         sizes = {str(name): int(entry["bytes"]) for name, entry in (files or {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PackageError(f"{folder / RECORD}: its list of files is damaged") from error
-    return PackageFiles(folder, source, sizes)
+    recorded = record.get("precisions")
+    others = tuple(name for name in recorded if name not in SUFFIXES) if isinstance(recorded, dict) else ()
+    return PackageFiles(folder, source, sizes, others)
 
 
 def _download(name: str, folder: Path, precisions: Sequence[str]) -> Path:

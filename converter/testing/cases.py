@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from converter.console import quiet_libraries
 from converter.errors import ConverterError, ParityError
 from converter.extras import require_export
-from converter.parity import compare_all, parity_sizes, tolerance_for
+from converter.parity import Terms, compare_all, parity_sizes
 from converter.records import Axis, Comparison, Size
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Suite:
             self._sessions[stem] = open_session(self._package / "onnx" / f"{stem}.onnx")
         graph = run_graph(self._sessions[stem], case.feed)
         results = {"original": case.original, "wrapper": case.wrapper, "graph": graph}
-        tolerance = tolerance_for(case.component, "fp32", None)
-        return compare_all(stem, case.size, results, case.valid, tolerance)
+        return compare_all(case.component, case.size, results, case.valid, Terms(self.subject.metrics))
 
     @property
     def _package(self) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from converter.additions import Precision
 from converter.precision.budget import Quality
-from converter.precision.catalogue import Precision
 from converter.precision.formats import Blocks, Plan
 from converter.precision.judge import compare, corpus
 from converter.precision.search import Trial, choose_plan
@@ -23,7 +23,7 @@ def measure(plan: Plan, *, quick: bool = False) -> Trial:
 
 
 def chosen(budget: dict[str, float], cheaper: Blocks | None = FOUR) -> tuple[Plan, tuple[Trial, ...]]:
-    precision = Precision("q4", (Plan(EIGHT),), cheaper=cheaper)
+    precision = Precision("q4", lambda: (Plan(EIGHT),), cheaper=None if cheaper is None else lambda: cheaper)
     return choose_plan(precision, budget, MODULES, measure, lambda done, total: None)
 
 
@@ -49,7 +49,7 @@ def test_a_budget_no_cheaper_module_keeps_leaves_the_plan_alone() -> None:
 
 
 def test_without_a_plan_that_keeps_the_budget_the_closest_is_judged() -> None:
-    precision = Precision("q8", (Plan(FOUR), Plan(FOUR, {"b": EIGHT})))
+    precision = Precision("q8", lambda: (Plan(FOUR), Plan(FOUR, {"b": EIGHT})))
     plan, tried = choose_plan(precision, {"cosine": 0.999}, MODULES, measure, lambda done, total: None)
     assert plan.exceptions == {"b": EIGHT}
     assert len(tried) == 2
