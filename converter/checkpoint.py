@@ -8,14 +8,27 @@ from typing import Any
 
 from converter.errors import CheckpointError
 from converter.pickles import index_pickles, pickle_files, pickle_to_safetensors
-from converter.records import Checkpoint, TensorInfo
+from converter.records import Architecture, Checkpoint, TensorInfo
 from converter.tensor_file import read_block, read_header
 from converter.weight_index import DOWNLOAD_AGAIN, read_object, read_weight_map
 
-__all__ = ["open_checkpoint", "pickle_to_safetensors", "read_block"]
+__all__ = [
+    "open_checkpoint",
+    "open_for",
+    "pickle_to_safetensors",
+    "read_block",
+    "read_header",
+    "read_tensors",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+
+def open_for(architecture: Architecture, folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Read a folder as the architecture lays its checkpoints out, or as transformers does."""
+    opened = None if architecture.opens is None else architecture.opens(folder, allow_pickle)
+    return open_checkpoint(folder, allow_pickle=allow_pickle) if opened is None else opened
 
 
 def open_checkpoint(
@@ -43,7 +56,7 @@ def open_checkpoint(
         source=source or folder.resolve().name,
         revision=revision,
         config=config,
-        tensors=_index(folder, allow_pickle=allow_pickle),
+        tensors=read_tensors(folder, allow_pickle=allow_pickle),
         trust_remote_code=trust_remote_code,
     )
 
@@ -58,7 +71,8 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return read_object(path)
 
 
-def _index(folder: Path, *, allow_pickle: bool) -> dict[str, TensorInfo]:
+def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, TensorInfo]:
+    """Where the tensors of a folder lie: in `model.safetensors`, the shards of its index, or pickles if allowed."""
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
     if (folder / INDEX).is_file():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.additions import Metric
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
-from converter.checkpoint import open_checkpoint
+from converter.checkpoint import open_for
 from converter.parity import Terms
 from converter.records import (
     Architecture,
@@ -155,7 +155,9 @@ class Job:
             folder = scratch / "checkpoint"
             source = subject.architecture.source
             source.write_tiny(folder, like=subject.config, seed=self.request.seed, task=subject.task)
-            checkpoint = open_checkpoint(folder, trust_remote_code=self.request.trust_remote_code)
+            checkpoint = replace(
+                open_for(subject.architecture, folder), trust_remote_code=self.request.trust_remote_code
+            )
             small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
             made = replace(self, subject=small).make(scratch / "onnx")
             return _full(self.request, small, made.written.files, self.ledger)

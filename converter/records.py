@@ -214,6 +214,8 @@ class Architecture:
     variants      task -> the variants it can be written as; the first task is the family's usual one
     patches       a context to trace in, for what cannot be traced as it is; restores what it changes
     translations  torch op -> onnxscript function, for ops the exporter does not know
+    opens         (folder, whether pickles may be read) -> the checkpoint, where its layout is the architecture's own;
+                  None for a folder that is another's. It is asked before config.json is looked for.
     stand_in      asked for model types that nobody owns
     judged_by     metrics that judge every component, besides what a component names itself
     """
@@ -227,6 +229,7 @@ class Architecture:
     variants: Mapping[str, tuple[Variant, ...]]
     patches: Callable[[], AbstractContextManager[Any]] = nullcontext
     translations: Callable[[], Mapping[Any, Any]] = dict
+    opens: Callable[[Path, bool], Checkpoint | None] | None = None
     stand_in: StandIn | None = None
     judged_by: tuple[Judgement, ...] = ()
 
@@ -265,7 +268,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: its files, its config.json and an index of its tensors. Nothing is loaded."""
+    """A checkpoint on disk: its files, its configuration and an index of its tensors. Nothing is loaded.
+
+    `config` is what config.json holds, `tensors` what the weight files do, unless an architecture opens its checkpoints
+    itself: then both are what it says, and tensors of several files need names that tell them apart.
+    """
 
     folder: Path
     source: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import UsageError
+from converter.errors import ConverterError, PluginError, UsageError
 from converter.records import Architecture, Checkpoint, Variant
 
 if TYPE_CHECKING:
@@ -41,28 +42,64 @@ def find_source(
         cache_dir=request.cache_dir,
         allow_pickle=request.allow_pickle,
     )
-    checkpoint = open_checkpoint(
-        folder,
-        source=source,
-        revision=revision,
-        allow_pickle=request.allow_pickle,
-        trust_remote_code=request.trust_remote_code,
+    opener, opened = _opened(request, registry, named, folder)
+    if opened is None:
+        opened = open_checkpoint(folder, source=source, allow_pickle=request.allow_pickle)
+    checkpoint = replace(
+        opened, source=source, revision=revision, trust_remote_code=request.trust_remote_code
     )
+    return opener or _owner(registry, named, checkpoint), checkpoint
+
+
+def _opened(
+    request: ConversionRequest, registry: Registry, named: Architecture | None, folder: Path
+) -> tuple[Architecture | None, Checkpoint | None]:
+    """The architecture that opens the folder in its own way, and what it opened. One that is named is asked alone."""
+    openers = registry.architectures.values() if named is None else [named]
+    opened = [(entry, found) for entry in openers if (found := _ask(entry, folder, request.allow_pickle))]
+    if len(opened) > 1:
+        names = ", ".join(entry.name for entry, _ in opened)
+        raise UsageError(
+            f"{folder.name} is a checkpoint of {names}", remedy="name the one that is meant with --arch"
+        )
+    return opened[0] if opened else (None, None)
+
+
+def _ask(architecture: Architecture, folder: Path, allow_pickle: bool) -> Checkpoint | None:
+    """What an architecture makes of a folder. A fault in somebody's plugin is named as such."""
+    try:
+        return None if architecture.opens is None else architecture.opens(folder, allow_pickle)
+    except ConverterError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"architecture {architecture.name!r} fails at opening {folder.name}: {type(error).__name__}: {error}",
+            remedy="mend or uninstall its plugin, or leave it out with CONVERTER_PLUGINS",
+        ) from error
+
+
+def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoint) -> Architecture:
+    """The architecture of a checkpoint that is laid out as transformers does it."""
     model_type = checkpoint.config.get("model_type")
     if named is None:
-        return _detected(registry, checkpoint, model_type), checkpoint
+        return _detected(registry, checkpoint, model_type)
     if named.stand_in is not None:
-        return _stand_in(registry, checkpoint, model_type), checkpoint
+        return _stand_in(registry, checkpoint, model_type)
+    if named.opens is not None and not named.model_types:
+        raise UsageError(
+            f"{checkpoint.source} is not laid out as checkpoints of architecture {named.name!r} are",
+            remedy="leave --arch out to have the architecture found from the folder",
+        )
     if model_type is not None and model_type not in named.model_types:
         raise UsageError(
-            f"{source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
+            f"{checkpoint.source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
             remedy=f"it takes {', '.join(named.model_types)}; leave --arch out to have it found from config.json",
         )
-    return named, checkpoint
+    return named
 
 
 def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tuple[Architecture, Checkpoint]:
-    from converter.checkpoint import open_checkpoint
+    from converter.checkpoint import open_for
 
     if request.arch == "auto":
         raise UsageError(
@@ -77,7 +114,7 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
     check_task(task, architecture)
     folder = scratch / f"{architecture.name}-tiny"
     architecture.source.write_tiny(folder, like=None, seed=request.seed, task=task)
-    return architecture, open_checkpoint(folder, source=folder.name)
+    return architecture, replace(open_for(architecture, folder), source=folder.name)
 
 
 def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
