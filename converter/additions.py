@@ -147,12 +147,14 @@ class PackageBuild:
     record      what converter.json will say, but for sizes and hashes of the files
     checkpoint  what it was made from; None where a finished package gets more precisions
     sections    the card sections of all plugins, in their order
+    previous    the folder of the package that this one takes the place of or is a copy of, if there is any
     """
 
     folder: Path
     record: Mapping[str, Any]
     checkpoint: Checkpoint | None = None
     sections: tuple[CardSection, ...] = ()
+    previous: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from converter.text import markdown_table
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -73,6 +75,34 @@ class BenchReport:
             entry["latency"] = {str(size): asdict(spread) for size, spread in contender.latency.items()}
         return content
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> BenchReport:
+        """The report that `to_json` gave. Raises KeyError or TypeError for anything else."""
+        contenders = tuple(
+            Contender(
+                name=entry["name"],
+                latency={int(size): Spread(**spread) for size, spread in entry["latency"].items()},
+                docs_per_second=Spread(**entry["docs_per_second"]),
+                import_seconds=entry["import_seconds"],
+                open_seconds=entry["open_seconds"],
+                resident_bytes=entry["resident_bytes"],
+                cosine=entry["cosine"],
+            )
+            for entry in content["contenders"]
+        )
+        rest = {name: content[name] for name in ("package", "threads", "repeats", "documents", "machine")}
+        return cls(contenders=contenders, versions=content["versions"], **rest)
+
+    @property
+    def conditions(self) -> tuple[str, str]:
+        """What the figures were measured on, and how."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return (
+            f"{self.machine}; {self.threads} threads; {versions}",
+            f"medians (and quartiles) of {self.repeats} turns after a warm-up, {self.documents} documents of"
+            " mixed length; cosine is the least of any document",
+        )
+
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Header and rows for the screen: ratios first, then what they are made of."""
         sizes = list(self.contenders[0].latency)
@@ -103,3 +133,14 @@ class BenchReport:
 
 def _milliseconds(spread: Spread) -> str:
     return f"{spread.median * 1e3:.1f} ({spread.low * 1e3:.1f}-{spread.high * 1e3:.1f})"
+
+
+def card_section(content: Mapping[str, Any]) -> str:
+    """The benchmark as a section of a package's card."""
+    report = BenchReport.from_json(content)
+    header, rows = report.table()
+    machine, method = report.conditions
+    text = (
+        f"Times the speed of {report.contenders[0].name}, higher is faster. {machine}. {method.capitalize()}."
+    )
+    return "\n\n".join(["## Speed", text, markdown_table(header, rows, right=header[1:])])

@@ -147,17 +147,17 @@ def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
 @options(*OUTPUT)
 @click.pass_context
 def inspect_command(ctx: click.Context, package: Path, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Describe a package and check its files. Exits with 1 if one is missing or altered."""
+    """Describe a package and check its files. Exits with 1 if one is missing, altered or surplus."""
     from converter.display import show_package, write_json
     from converter.package import inspect_package
 
     with quiet_libraries(verbose=verbose):
         info = inspect_package(package)
     if as_json:
-        write_json({**asdict(info), "intact": info.intact})
+        write_json({**asdict(info), "intact": info.intact, "exact": info.exact})
     elif not quiet:
         show_package(info)
-    ctx.exit(0 if info.intact else 1)
+    ctx.exit(0 if info.exact else 1)
 
 
 @cli.command("verify")

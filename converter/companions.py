@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from converter.card.front_matter import CARD, SOURCE_CARD
 from converter.errors import CheckpointError
 
 _SUFFIXES = {".json", ".txt", ".jinja", ".model", ".vocab", ".spm", ".bpe", ".codes", ".tiktoken"}
@@ -41,7 +42,7 @@ def is_companion(name: str) -> bool:
 
 
 def choose_files(names: Sequence[str]) -> list[str]:
-    """What is worth having of a checkpoint: companions, code, and the weights, once."""
+    """What is worth having of a checkpoint: companions, its card, code, and the weights, once."""
     top = {name for name in names if "/" not in name}
     weights, index = {name for name in top if _SAFETENSORS.fullmatch(name)}, "model.safetensors.index.json"
     weights = weights or {name for name in top if name.endswith(".safetensors")}
@@ -49,7 +50,7 @@ def choose_files(names: Sequence[str]) -> list[str]:
         weights, index = {name for name in top if _PICKLE.fullmatch(name)}, "pytorch_model.bin.index.json"
     code = {name for name in top if name.endswith(".py")}
     dense = {name for name in names if _DENSE.fullmatch(name)}
-    return sorted({*weights, *dense, *code, *filter(is_companion, names), *({index} & top)})
+    return sorted({*weights, *dense, *code, *filter(is_companion, names), *({index, CARD} & top)})
 
 
 def is_weight(name: str) -> bool:
@@ -75,15 +76,16 @@ def check_weights(names: Sequence[str], source: str, *, allow_pickle: bool) -> N
 
 
 def copy_companions(checkpoint: Path, package: Path) -> tuple[list[str], list[str]]:
-    """Copy config, tokenizer, processor and licence files. Returns the names copied and notes on what is not.
+    """Copy config, tokenizer, processor and licence files, and the card as SOURCE_README.md.
 
+    Returns the names that were copied and notes on what is not.
     A link is followed only within the checkpoint or into the blobs of its hub cache; its content becomes a
     file.
     """
     copied: list[str] = []
     notes: list[str] = []
     for name in list_files(checkpoint):
-        if not is_companion(name):
+        if not is_companion(name) and name != CARD:
             continue
         source = checkpoint / name
         if not stays_inside(source, checkpoint):
@@ -91,8 +93,8 @@ def copy_companions(checkpoint: Path, package: Path) -> tuple[list[str], list[st
         elif source.stat().st_size > _LARGEST:
             notes.append(f"{name} is larger than {_LARGEST >> 20} MiB: not copied")
         else:
-            copy_file(source, package / name)
-            copied.append(name)
+            copy_file(source, package / (SOURCE_CARD if name == CARD else name))
+            copied.append(SOURCE_CARD if name == CARD else name)
     return copied, notes + _absences(checkpoint, copied)
 
 

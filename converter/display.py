@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from converter.console import write_line, write_table
+from converter.text import size_text
 
 if TYPE_CHECKING:
     from converter.bench_report import BenchReport
@@ -184,12 +185,8 @@ def show_bench(report: BenchReport) -> None:
     """Ratios first, medians with their quartiles after, and what they were measured on."""
     header, rows = report.table()
     write_table(header, rows, right=header[1:])
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    write_line(f"{report.machine}; {report.threads} threads; {versions}")
-    write_line(
-        f"medians (and quartiles) of {report.repeats} turns after a warm-up, {report.documents} documents of"
-        " mixed length; cosine is the least of any document"
-    )
+    for line in report.conditions:
+        write_line(line)
 
 
 def show_package(info: PackageInfo) -> None:
@@ -214,16 +211,21 @@ def show_package(info: PackageInfo) -> None:
     write_table(
         ("file", "size"), [(name, size_text(size)) for name, size in info.files.items()], right=("size",)
     )
-    for word, names in (("altered", info.altered), ("missing", info.missing), ("not recorded", info.extra)):
+    findings = (
+        ("altered", info.altered),
+        ("missing", info.missing),
+        ("surplus, not recorded", info.extra),
+        ("edited since, which is no damage", info.edited),
+    )
+    for word, names in findings:
         for name in names:
             write_line(f"{word}: {name}")
-    write_line("every recorded file is there and unchanged" if info.intact else "the package is damaged")
+    write_line(_verdict(info))
 
 
-def size_text(size: float) -> str:
-    """Bytes in the largest unit that leaves a number above one: `1.4 GB`, in powers of ten, as for disks."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
+def _verdict(info: PackageInfo) -> str:
+    if not info.intact:
+        return "the package is damaged"
+    if info.extra:
+        return "every recorded file is there and unchanged, but others are there too"
+    return "every recorded file is there and unchanged"

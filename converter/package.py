@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from converter.card.front_matter import CARD
 from converter.errors import PackageError
 from converter.staging import RECORD, Staging, stage_package
 
@@ -36,7 +37,11 @@ _CHUNK = 4 * 2**20
 
 @dataclass(frozen=True)
 class PackageInfo:
-    """What a package says it is, and whether it still is. `files` maps paths to sizes in bytes."""
+    """What a package says it is, and whether it still is. `files` maps paths to sizes in bytes.
+
+    `extra` are files that the record does not know, hidden ones apart. `edited` is the card where somebody wrote
+    into it or removed it: that is what a card is for, and no damage.
+    """
 
     folder: Path
     record: Mapping[str, Any]
@@ -44,12 +49,18 @@ class PackageInfo:
     altered: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    edited: tuple[str, ...]
     graphs: tuple[GraphInfo, ...]
 
     @property
     def intact(self) -> bool:
-        """Every recorded file is there and unchanged. Files that came later (a README) do not count."""
+        """Every recorded file is there and unchanged, the card apart."""
         return not self.altered and not self.missing
+
+    @property
+    def exact(self) -> bool:
+        """Intact, and without files that nobody recorded: clients would read them all the same."""
+        return self.intact and not self.extra
 
     def require_intact(self) -> None:
         """Raise PackageError naming what is missing or altered."""
@@ -77,11 +88,11 @@ def write_record(
     """
     known = known_hashes or {}
     files: dict[str, dict[str, Any]] = {}
-    for name in _files_in(folder):
+    for name in files_in(folder):
         path = folder / name
         in_onnx = known.get(path.name) if name == f"onnx/{path.name}" else None
         files[name] = {"bytes": path.stat().st_size, "sha256": known.get(name) or in_onnx or hash_file(path)}
-    content = {**_plain(record), "format_version": FORMAT_VERSION, "kind": kind, "files": files}
+    content = {**plain(record), "format_version": FORMAT_VERSION, "kind": kind, "files": files}
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
     return {name: entry["bytes"] for name, entry in files.items()}
@@ -96,17 +107,19 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON gives it back: lists for tuples, keys as text and in order, words for numbers it cannot spell."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
 
 
-def _files_in(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
+    """POSIX paths of all files of a package but its record, sorted."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(name for path in found if (name := path.relative_to(folder).as_posix()) != RECORD)
 
@@ -123,9 +136,10 @@ def inspect_package(folder: Path, *, hashes: bool = True) -> PackageInfo:
     if record.get("kind", "package") != "package":
         raise PackageError(f"{folder} is a {record['kind']}, not a package", remedy="convert it first")
     entries = _recorded_files(folder, record)
-    missing = [name for name in entries if not (folder / name).is_file()]
-    present = [name for name in entries if name not in missing]
-    altered = [name for name in present if not _matches(folder / name, entries[name], hashes)]
+    fixed = [name for name in entries if name != CARD]
+    missing = [name for name in fixed if not (folder / name).is_file()]
+    present = [name for name in fixed if name not in missing]
+    altered = [name for name in present if not _is_intact(folder / name, entries[name], hashes)]
     readable = [name for name in present if name.endswith(".onnx") and name not in altered]
     return PackageInfo(
         folder=folder,
@@ -133,7 +147,8 @@ def inspect_package(folder: Path, *, hashes: bool = True) -> PackageInfo:
         files={name: size for name, (size, _) in entries.items()},
         altered=tuple(altered),
         missing=tuple(missing),
-        extra=tuple(name for name in _files_in(folder) if name not in entries),
+        extra=tuple(name for name in files_in(folder) if name not in entries and not _is_hidden(name)),
+        edited=(CARD,) if CARD in entries and not _is_intact(folder / CARD, entries[CARD], hashes) else (),
         graphs=tuple(read_graph(folder, name) for name in readable),
     )
 
@@ -185,6 +200,11 @@ def is_inside(name: str) -> bool:
     return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:\0")
 
 
-def _matches(path: Path, entry: tuple[int, str], hashes: bool) -> bool:
+def _is_hidden(name: str) -> bool:
+    """Whether a file is none of the package's business: `.git`, `.cache` and `.gitattributes` of the hub."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _is_intact(path: Path, entry: tuple[int, str], hashes: bool) -> bool:
     size, sha256 = entry
-    return path.stat().st_size == size and (not hashes or hash_file(path) == sha256)
+    return path.is_file() and path.stat().st_size == size and (not hashes or hash_file(path) == sha256)

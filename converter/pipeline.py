@@ -144,10 +144,10 @@ def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path
 
 def _convert(request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger) -> Report:
     from converter.additions import PackageBuild
-    from converter.contents import write_contents
-    from converter.package import stage_package, write_record
+    from converter.package import stage_package
     from converter.proof import Job, failure, terms_of
     from converter.record import describe_graphs, package_record
+    from converter.seal import seal_package
     from converter.verify import choose_mode
 
     checkpoint = subject.checkpoint
@@ -172,16 +172,14 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
         )
         record = package_record(request, checkpoint, report, subject.variants, describe_graphs(made.graphs))
         record["plugins"] = registry.strangers
-        build = PackageBuild(staging.folder, record, checkpoint, registry.card_sections)
-        report = replace(report, notes=write_contents(build, registry.package_files))
-        record["notes"] = list(report.notes)
-        files = write_record(staging.folder, record, known_hashes=made.written.hashes)
+        build = PackageBuild(staging.folder, record, checkpoint, registry.card_sections, previous=target)
+        files, notes = seal_package(build, registry.package_files, known_hashes=made.written.hashes)
         if not parity.passed:
             raise ParityError(
                 failure(parity),
                 remedy="nothing was written; --keep-failed keeps the package beside the target",
             )
-    return replace(report, files=files)
+    return replace(report, files=files, notes=notes)
 
 
 def verify_package(package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0) -> ParityReport:

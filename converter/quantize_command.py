@@ -9,6 +9,7 @@ import click
 
 from converter.console import quiet_libraries, show_progress, write_line, write_table
 from converter.options import FOLDER, OUTPUT, options
+from converter.text import size_text
 
 if TYPE_CHECKING:
     from converter.precision.report import QuantizationReport
@@ -67,8 +68,6 @@ def quantize_command(
 
 def show_quantization(report: QuantizationReport) -> None:
     """One line a precision, and where those that were kept are."""
-    from converter.display import size_text
-
     header = ("precision", "size", "of fp32", "cosine mean", "cosine min", "top1 kept", "budget")
     rows = [
         (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from converter.card.front_matter import read_source_card
 from converter.export import describe_value
 from converter.records import Checkpoint, Comparison, ExportedGraph, ParityReport, Variant
 
@@ -44,6 +45,7 @@ def package_record(
             "name": checkpoint.source,
             "revision": checkpoint.revision,
             "tensors": len(checkpoint.tensors),
+            **read_source_card(checkpoint.folder),
         },
         "versions": versions(),
         "settings": settings_of(request),

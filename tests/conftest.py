@@ -6,7 +6,7 @@ Tests that share a conversion carry the same `xdist_group`, which keeps them on 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,40 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def seal() -> Callable[..., None]:
+    """`seal(folder, record, previous=None)`: what ends every command that makes or changes a package."""
+    return seal_folder
+
+
+def seal_folder(folder: Path, record: Mapping[str, Any], previous: Path | None = None) -> None:
+    from converter.additions import PackageBuild
+    from converter.registry import load_registry
+    from converter.seal import seal_package
+
+    registry = load_registry()
+    build = PackageBuild(folder, record, sections=registry.card_sections, previous=previous)
+    seal_package(build, registry.package_files)
+
+
+@pytest.fixture
+def run_snippets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[dict[str, Any]]]:
+    """Run each Python snippet of a package's card in its folder; gives the names each one left."""
+
+    def run(package: Path) -> list[dict[str, Any]]:
+        monkeypatch.chdir(package)
+        text = (package / "README.md").read_text()
+        left = []
+        for part in text.split("```python\n")[1:]:
+            names: dict[str, Any] = {}
+            exec(compile(part.partition("```")[0], "README.md", "exec"), names)
+            left.append(names)
+        assert left
+        return left
+
+    return run
 
 
 def _write(arch: str, task: str | None, overrides: dict[str, Any], folder: Path) -> Path:

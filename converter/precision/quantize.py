@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.additions import PackageBuild, Precision, PrecisionPlan
-from converter.contents import write_contents
 from converter.errors import PackageError, UsageError
-from converter.package import PackageInfo, inspect_package, write_record
+from converter.package import PackageInfo, inspect_package
 from converter.precision.budget import Budget, parse_keep
 from converter.precision.catalogue import choose_precisions
 from converter.precision.judge import Judge
@@ -25,6 +24,7 @@ from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.registry import Registry, load_registry
 from converter.request import SILENT, Preference, Progress
+from converter.seal import seal_package
 from converter.staging import RECORD, stage_package
 from converter.writing import bind_graphs, write_graphs
 
@@ -242,7 +242,6 @@ def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry:
     hashes = {name: entry["sha256"] for name, entry in info.record["files"].items()}
     entries = {**info.record.get("precisions", {}), **{row.name: row.to_json() for row in rows}}
     record = {**info.record, "precisions": entries}
-    build = PackageBuild(folder, record, sections=registry.card_sections)
-    record["notes"] = list(write_contents(build, registry.package_files))
+    build = PackageBuild(folder, record, sections=registry.card_sections, previous=info.folder)
     known = {name: digest for name, digest in {**hashes, **made}.items() if name.startswith(f"{ONNX}/")}
-    write_record(folder, record, known_hashes=known)
+    seal_package(build, registry.package_files, known_hashes=known)

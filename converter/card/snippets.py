@@ -1,0 +1,119 @@
+"""Python that runs as it stands in a package's folder: with converter.runtime, and with onnxruntime alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from converter.card.facts import CardFacts
+from converter.card.generation import generation_snippet
+
+_TEXT_INPUTS = {
+    "input_ids": "np.array([row.ids for row in rows])",
+    "attention_mask": "np.array([row.attention_mask for row in rows])",
+    "token_type_ids": "np.array([row.type_ids for row in rows])",
+}
+_NUMPY = {"FLOAT": "float32", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32", "BOOL": "bool_"}
+
+
+def runtime_snippet(facts: CardFacts) -> str:
+    """With `converter.runtime`, where it has something for the package; else empty."""
+    if facts.task != "feature-extraction" or "tokenizer.json" not in facts.files:
+        return ""
+    if facts.pages:
+        return _PAGES if {"preprocessor_config.json", "processor_config.json"} & set(facts.files) else ""
+    return _ENCODER
+
+
+def onnxruntime_snippet(facts: CardFacts) -> str:
+    """With onnxruntime alone: as much as the names of a graph's inputs tell."""
+    if not facts.graphs:
+        return ""
+    texts = [stem for stem in facts.graphs if set(facts.inputs(stem)) <= set(_TEXT_INPUTS)]
+    if texts and "tokenizer.json" in facts.files:
+        return _text_snippet(facts, texts[0])
+    if loop := generation_snippet(facts):
+        return loop
+    stem = next(iter(facts.graphs))
+    shapes = {str(value["name"]): value for value in facts.graphs[stem].get("inputs") or ()}
+    if list(shapes) == ["pixel_values"] and (shape := _image_shape(facts, shapes["pixel_values"])):
+        return _array_snippet(facts, stem, shapes["pixel_values"], shape)
+    return _open_snippet(facts, stem)
+
+
+def _text_snippet(facts: CardFacts, stem: str) -> str:
+    """Tokens in; for embeddings, pooled as the package says where that is one line of numpy."""
+    feed = "".join(f'    "{name}": {_TEXT_INPUTS[name]},\n' for name in facts.inputs(stem))
+    output = facts.outputs(stem)[0]
+    code = (
+        "import numpy as np\nimport onnxruntime as ort\nfrom tokenizers import Tokenizer\n\n"
+        'tokenizer = Tokenizer.from_file("tokenizer.json")\n'
+        "tokenizer.enable_padding()\n"
+        'rows = tokenizer.encode_batch(["A cat sat on the mat.", "ONNX"])\n'
+        f"feed = {{\n{feed}}}\n"
+        f'session = ort.InferenceSession("{facts.graphs[stem]["file"]}")\n'
+        f'({output},) = session.run(["{output}"], feed)\n'
+    )
+    shown = output
+    if output == "last_hidden_state" and facts.pooling in (("mean",), ("cls",)):
+        code += _POOLING[facts.pooling[0]]
+        code += "embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)\n" if facts.normalize else ""
+        shown = "embeddings"
+    return code + f"print({shown}.shape)\n"
+
+
+def _array_snippet(facts: CardFacts, stem: str, value: Mapping[str, Any], sizes: Sequence[int]) -> str:
+    shape = ", ".join(map(str, sizes))
+    output = facts.outputs(stem)[0]
+    return (
+        "import numpy as np\nimport onnxruntime as ort\n\n"
+        f"pixel_values = np.zeros(({shape}), dtype=np.{_NUMPY[value['dtype']]})  # what an image processor gives\n"
+        f'session = ort.InferenceSession("{facts.graphs[stem]["file"]}")\n'
+        f'({output},) = session.run(["{output}"], {{"pixel_values": pixel_values}})\n'
+        f"print({output}.shape)\n"
+    )
+
+
+def _open_snippet(facts: CardFacts, stem: str) -> str:
+    """What can be said of any graph."""
+    return (
+        "import onnxruntime as ort\n\n"
+        f'session = ort.InferenceSession("{facts.graphs[stem]["file"]}")\n'
+        "for value in session.get_inputs():\n"
+        "    print(value.name, value.type, value.shape)\n"
+    )
+
+
+def _image_shape(facts: CardFacts, value: Mapping[str, Any]) -> tuple[int, ...]:
+    """One image of the size the graph wants, or the checkpoint was made for; empty where neither is known."""
+    batch, *sizes = value["shape"]
+    if all(isinstance(size, int) for size in sizes):
+        return (1, *sizes)
+    fits = len(sizes) == 3 and isinstance(sizes[0], int) and facts.image_size is not None
+    return (1, sizes[0], *(facts.image_size or ())) if fits and isinstance(batch, str) else ()
+
+
+_POOLING = {
+    "mean": (
+        'mask = feed["attention_mask"][:, :, None]\n'
+        "embeddings = (last_hidden_state * mask).sum(axis=1) / mask.sum(axis=1)\n"
+    ),
+    "cls": "embeddings = last_hidden_state[:, 0]\n",
+}
+_ENCODER = """\
+from converter.runtime import Encoder
+
+encoder = Encoder(".")
+vectors = encoder.encode(["A cat sat on the mat.", "ONNX"])
+print(vectors.shape)
+"""
+_PAGES = """\
+from PIL import Image
+
+from converter.runtime import LateInteraction
+
+model = LateInteraction(".")
+queries = model.encode_queries(["How much did revenue grow?"])
+pages = model.encode_images([Image.new("RGB", (448, 448), "white")])  # or paths, or a folder
+print(model.score(queries, pages))
+"""

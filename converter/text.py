@@ -1,0 +1,26 @@
+"""Numbers as people read them, and tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def size_text(size: float) -> str:
+    """Bytes in the largest unit that leaves a number above one: `1.4 GB`, in powers of ten, as for disks."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+) -> str:
+    """A table, columns named in `right` aligned for numbers. Line breaks and bars in cells are made harmless."""
+    lines = [header, ["---:" if name in right else "---" for name in header], *rows]
+    return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
