@@ -13,11 +13,13 @@ from converter import (
     DummyInputs,
     Output,
     Size,
-    TransformersModel,
     Variant,
     hookimpl,
 )
 from converter.plugins._experts import experts_in_onnx
+from converter.plugins._layouts import padded
+from converter.plugins._sentence import SentenceModel
+from converter.plugins._text import TASKS, decoder_components
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +153,13 @@ OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
 # What is cached is not keys and values but what both are made from, and the rotated part of the keys.
 LATENT_CACHE = ("minicpm3", "deepseek_v3")
 
+GENERATING = ("text-generation-with-past", "text-generation")
+ENCODING = ("feature-extraction", "text-classification")
+# What transformers has no classifier for.
+UNCLASSIFIED: tuple[str, ...] = ("bitnet", "codegen", "cohere", "cohere2", "cwm", "ernie4_5", "glm4_moe")
+UNCLASSIFIED += ("gpt_neox_japanese", "granite", "granitemoe", "hyperclovax", "internlm3", "jais2")
+UNCLASSIFIED += ("nanochat", "olmoe", "vaultgemma", "xglm")
+
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}
 PAST = {0: "batch_size", 2: "past_sequence_length"}
@@ -182,7 +191,7 @@ def _inputs(config: Any, with_past: bool, size: Size) -> DummyInputs:
     generator = torch.Generator().manual_seed(size.seed)
     batch, new = size["batch_size"], size["sequence_length"]
     past = size["past_sequence_length"] if with_past else 0
-    mask = padded_mask(batch, past + new, size)
+    mask = padded(batch, past + new, size)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
     tensors = {
         "input_ids": torch.randint(0, config.vocab_size, (batch, new), generator=generator),
@@ -204,17 +213,6 @@ def _inputs(config: Any, with_past: bool, size: Size) -> DummyInputs:
             axes[name] = PAST
         valid.update(dict.fromkeys(names("present", config), real[:, None, :]))
     return DummyInputs(tensors, axes, valid)
-
-
-def padded_mask(batch: int, length: int, size: Size) -> torch.Tensor:
-    """int64 (batch, length): each row padded on the asked side, later rows more, one token always left."""
-    import torch
-
-    mask = torch.ones(batch, length, dtype=torch.int64)
-    for row in range(batch if size.padding != "none" else 0):
-        filler = min((row + 1) * max(1, length // 4), length - 1)
-        mask[row, slice(length - filler, length) if size.padding == "right" else slice(0, filler)] = 0
-    return mask
 
 
 def _wrapper(with_past: bool, model: nn.Module) -> nn.Module:
@@ -241,6 +239,8 @@ def _reference(with_past: bool, model: nn.Module, tensors: Any) -> dict[str, tor
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
+    if task in ENCODING:
+        return decoder_components(config, task)
     with_past = task.endswith("with-past")
     longest = min(24, config.max_position_embeddings // 2)
     axes = [Axis("batch_size", 2, high=5), Axis("sequence_length", 3, high=longest)]
@@ -262,24 +262,32 @@ def _components(config: Any, task: str) -> Sequence[Component]:
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
-    variant = (Variant("text", ("model",), "prefill and decode in one graph"),)
+    past = (Variant("text", ("model",), "prefill and decode in one graph"),)
     plain = (Variant("text", ("model",), "logits for a whole sequence"),)
+    encoded = (
+        Variant("text", ("model",), "token ids and mask in, hidden states and embedding or logits out"),
+    )
+    variants = {GENERATING[0]: past, GENERATING[1]: plain, **dict.fromkeys(ENCODING, encoded)}
+    classes = {
+        **dict.fromkeys(GENERATING, "AutoModelForCausalLM"),
+        **{task: TASKS[task][0] for task in ENCODING},
+    }
     for model_type, extra in FAMILY.items():
+        without = ENCODING[1:] if model_type in UNCLASSIFIED else ()
         register(
             Architecture(
                 name=model_type.replace("-", "_"),
                 model_types=(model_type,),
                 summary="causal language model",
                 reference_checkpoint="",
-                source=TransformersModel(
-                    classes=dict.fromkeys(
-                        ("text-generation-with-past", "text-generation"), "AutoModelForCausalLM"
-                    ),
+                source=SentenceModel(
+                    classes={task: name for task, name in classes.items() if task not in without},
                     tiny={**TINY, **extra},
                     model_type=model_type,
+                    pooled=ENCODING[:1],
                 ),
                 components=_components,
                 translations=experts_in_onnx,
-                variants={"text-generation-with-past": variant, "text-generation": plain},
+                variants={task: made for task, made in variants.items() if task not in without},
             )
         )

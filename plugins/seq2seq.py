@@ -98,7 +98,7 @@ def head_shape(config: Any) -> tuple[int, int]:
 def encoder_inputs(config: Any, size: Size) -> DummyInputs:
     from dataclasses import replace
 
-    from converter.plugins.text_encoder import token_inputs
+    from converter.plugins._text import token_inputs
 
     renamed = {"batch_size": size["batch_size"], "sequence_length": size["encoder_sequence_length"]}
     made = token_inputs(

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from converter import (
-    Architecture,
-    Axis,
-    Component,
-    DummyInputs,
-    Output,
-    Size,
-    TransformersModel,
-    Variant,
-    hookimpl,
-)
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-TOKENS = {0: "batch_size", 1: "sequence_length"}
-
-# task -> (class in transformers, the output fields it gives, whether they are per token)
-TASKS: dict[str, tuple[str, tuple[str, ...], bool]] = {
-    "feature-extraction": ("AutoModel", ("last_hidden_state",), True),
-    "fill-mask": ("AutoModelForMaskedLM", ("logits",), True),
-    "text-classification": ("AutoModelForSequenceClassification", ("logits",), False),
-    "token-classification": ("AutoModelForTokenClassification", ("logits",), True),
-    "question-answering": ("AutoModelForQuestionAnswering", ("start_logits", "end_logits"), True),
-}
+from converter import Architecture, Variant, hookimpl
+from converter.plugins._sentence import SentenceModel
+from converter.plugins._text import CHOICE, SIMILARITY, TASKS, text_components
+from converter.plugins._text import token_inputs as token_inputs
 
 # Two layers of odd sizes; what a model type calls differently is translated by its config's attribute map.
 TINY = {
@@ -116,66 +93,19 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "fill-mask": ("lilt", "markuplm", "splinter"),
     "text-classification": ("splinter",),
     "token-classification": ("splinter",),
+    CHOICE: (
+        "deberta",
+        "esm",
+        "esmc",
+        "eurobert",
+        "gte",
+        "jina_embeddings_v3",
+        "layoutlm",
+        "lilt",
+        "markuplm",
+    ),
 }
-
-
-def token_inputs(size: Size, *, vocabulary: int, pad: int, segments: int = 0) -> DummyInputs:
-    """Random token ids in which each row is padded on the asked side, the first row least."""
-    import torch
-
-    generator = torch.Generator().manual_seed(size.seed)
-    batch, length = size["batch_size"], size["sequence_length"]
-    ids = torch.randint(0, vocabulary - 1, (batch, length), generator=generator)
-    ids = ids + (ids >= pad)  # every id but the padding's: some models read positions off it
-    mask = torch.ones(batch, length, dtype=torch.int64)
-    if size.padding != "none":
-        for row in range(batch):
-            filler = min((row + 1) * max(1, length // 4), length - 1)
-            span = slice(length - filler, length) if size.padding == "right" else slice(0, filler)
-            mask[row, span] = 0
-            ids[row, span] = pad
-    tensors = {"input_ids": ids, "attention_mask": mask}
-    if segments > 1:
-        tensors["token_type_ids"] = torch.randint(0, segments, (batch, length), generator=generator)
-    return DummyInputs(tensors, dict.fromkeys(tensors, TOKENS))
-
-
-def _inputs(config: Any, fields: tuple[str, ...], per_token: bool, size: Size) -> DummyInputs:
-    from dataclasses import replace
-
-    pad = config.pad_token_id or 0
-    inputs = token_inputs(
-        size, vocabulary=config.vocab_size, pad=pad, segments=getattr(config, "type_vocab_size", 0) or 0
-    )
-    valid = inputs.tensors["attention_mask"].bool()
-    return replace(inputs, valid=dict.fromkeys(fields, valid) if per_token else {})
-
-
-def _wrapper(fields: tuple[str, ...], model: nn.Module) -> nn.Module:
-    from converter.wrappers.text_encoder import TextEncoder
-
-    return TextEncoder(model, fields)
-
-
-def _reference(fields: tuple[str, ...], model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
-    output = model(**tensors)
-    return {field: output[field] for field in fields}
-
-
-def _components(config: Any, task: str) -> Sequence[Component]:
-    _, fields, per_token = TASKS[task]
-    longest = min(48, config.max_position_embeddings - 2 - (config.pad_token_id or 0))
-    axes = TOKENS if per_token else {0: "batch_size"}
-    return (
-        Component(
-            stem="model",
-            wrapper=partial(_wrapper, fields),
-            inputs=partial(_inputs, config, fields, per_token),
-            reference=partial(_reference, fields),
-            axes=(Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=longest)),
-            outputs=tuple(Output(field, axes) for field in fields),
-        ),
-    )
+WITHOUT[CHOICE] += ("nomic_bert", "splinter", "ultrabert")
 
 
 @hookimpl
@@ -189,12 +119,13 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 model_types=(model_type,),
                 summary="bidirectional text encoder and its heads",
                 reference_checkpoint="sentence-transformers/all-MiniLM-L6-v2" if model_type == "bert" else "",
-                source=TransformersModel(
+                source=SentenceModel(
                     classes={task: TASKS[task][0] for task in tasks},
                     tiny={**TINY, **extra},
                     model_type=model_type,
+                    pooled=(SIMILARITY,),
                 ),
-                components=_components,
+                components=text_components,
                 variants=dict.fromkeys(tasks, variants),
             )
         )

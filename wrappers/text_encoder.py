@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
+
+
+def without_cache(model: nn.Module) -> dict[str, Any]:
+    """The argument that keeps a causal model from making a cache, for those that take it."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
 class TextEncoder(nn.Module):
@@ -13,6 +21,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.fields = fields
+        self.options = without_cache(model)
 
     def forward(
         self,
@@ -22,5 +31,5 @@ class TextEncoder(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """All inputs int64 (batch, sequence); outputs as the model's head gives them."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments)
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments, **self.options)
         return tuple(output[field] for field in self.fields)

@@ -89,11 +89,12 @@ def read_pooling(files: PackageFiles, mode: str | None) -> Pooling:
     if "Pooling" in kinds:
         files.require(name, purpose="pooling")
     config = files.read_object(name)
-    modes = (mode,) if mode else _modes(config)
+    modes = (mode,) if mode else modes_of(config)
     return Pooling(modes, "Normalize" in kinds, bool(config.get("include_prompt", True)))
 
 
-def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
+def modes_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modes that a `1_Pooling/config.json` names, in the order in which they are concatenated."""
     named = config.get("pooling_mode")
     if isinstance(named, str):
         return (named,)

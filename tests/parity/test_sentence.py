@@ -1,0 +1,90 @@
+"""Checkpoints of sentence-transformers: pooling, dense layers and normalisation end up in the graph."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from converter import convert
+from converter.cli import run
+
+Checkpoints = Callable[..., Path]
+KIND = "sentence_transformers.models."
+
+
+def add_modules(checkpoint: Path, folder: Path, pooling: dict[str, Any], *rest: tuple[str, str]) -> Path:
+    """The checkpoint with modules.json, a pooling config and further modules (kind, path)."""
+    shutil.copytree(checkpoint, folder)
+    listed = [("Transformer", ""), ("Pooling", "1_Pooling"), *rest]
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": KIND + kind} for i, (kind, path) in enumerate(listed)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+def test_a_decoder_that_embeds_pools_the_last_token_on_either_side_of_padding(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    plain = tiny_checkpoint("qwen3", overrides={"num_hidden_layers": 4})
+    checkpoint = add_modules(
+        plain, tmp_path / "embedder", {"pooling_mode_lasttoken": True}, ("Normalize", "2_Normalize")
+    )
+    report = convert(model=checkpoint, output=tmp_path / "package", parity="full")
+    assert report.task == "feature-extraction" and report.parity.proven
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    assert [value.name for value in session.get_inputs()] == ["input_ids", "attention_mask"]
+    assert [value.name for value in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
+    text = [[17, 230, 5, 600]]
+    right = {"input_ids": np.array([*text]), "attention_mask": np.ones((1, 4), np.int64)}
+    embedded = []
+    for before, behind in ((0, 0), (0, 3), (3, 0)):
+        feed = {name: np.pad(value, ((0, 0), (before, behind))) for name, value in right.items()}
+        hidden, embedding = session.run(None, feed)
+        state = hidden[0, before + 3]
+        np.testing.assert_allclose(embedding[0], state / np.linalg.norm(state), atol=1e-5)
+        embedded.append(embedding)
+    np.testing.assert_allclose(embedded[1], embedded[0], atol=1e-5)
+    np.testing.assert_allclose(embedded[2], embedded[0], atol=1e-5)
+
+
+def test_dense_layers_come_from_their_own_files(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    modes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True, "word_embedding_dimension": 36}
+    checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", modes, ("Dense", "2_Dense"))
+    (checkpoint / "2_Dense").mkdir()
+    activation = "torch.nn.modules.activation.Tanh"
+    sizes = {"in_features": 72, "out_features": 10, "bias": True, "activation_function": activation}
+    (checkpoint / "2_Dense" / "config.json").write_text(json.dumps(sizes))
+    torch.manual_seed(5)
+    weight, bias = torch.randn(10, 72) / 8, torch.randn(10)
+    save_file({"linear.weight": weight, "linear.bias": bias}, checkpoint / "2_Dense" / "model.safetensors")
+    report = convert(model=checkpoint, output=tmp_path / "package", task="sentence-similarity", parity="full")
+    assert report.parity.proven
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    assert [value.name for value in session.get_outputs()] == ["token_embeddings", "sentence_embedding"]
+    ids, mask = np.array([[3, 8, 400, 0, 0]]), np.array([[1, 1, 1, 0, 0]])
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    hidden, embedding = session.run(None, feed)
+    pooled = np.concatenate([hidden[0, 0], hidden[0, :3].mean(0)])
+    expected = np.tanh(pooled @ weight.numpy().T + bias.numpy())
+    np.testing.assert_allclose(embedding[0], expected, atol=1e-5)
+
+
+def test_a_module_that_no_graph_can_hold_is_refused(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", {}, ("LSTM", "2_LSTM"))
+    assert run(["--model", str(checkpoint), "--output", str(tmp_path / "package")]) == 1
+    assert "LSTM" in capsys.readouterr().err
+    assert not (tmp_path / "package").exists()
