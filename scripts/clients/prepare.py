@@ -1,0 +1,120 @@
+"""Checkpoints, packages, and the cases that clients are given, each with what torch makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoints import CHECKPOINTS
+from reference import REFERENCES
+
+from converter import convert
+from converter.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16", "q8", "q4")
+# The least cosine to torch; fp32 is held to its largest difference instead.
+COSINE = {"fp32": 0.99999, "fp16": 0.9999, "q8": 0.995, "q4": 0.95}
+MOST = 1e-4
+# Spares the search for a recipe that keeps a budget, which takes most of a minute.
+ANYTHING = ("cosine=0.5", "cosine_min=0.5", "top1=0.5")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one client is asked to run, and what torch gives for it."""
+
+    task: str
+    precision: str
+    inputs: dict[str, Any]
+    expected: dict[str, Any]
+
+    def to_job(self) -> dict[str, Any]:
+        return {"task": self.task, "precision": self.precision, "inputs": self.inputs}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The packages, one folder a task, and the cases that can be run with them."""
+
+    packages: Path
+    cases: tuple[Case, ...]
+
+    def write_job(self, path: Path, cases: Sequence[Case]) -> Path:
+        """The file that a client's runner reads."""
+        job = {"packages": f"{self.packages}/", "cases": [case.to_job() for case in cases]}
+        path.write_text(json.dumps(job))
+        return path
+
+
+def prepare(folder: Path, tasks: Sequence[str], precisions: Sequence[str]) -> Work:
+    """Make all of it in `folder`. A precision that cannot be made of a package leaves no case."""
+    import torch
+
+    cases: list[Case] = []
+    packages = folder / "packages"
+    for task in tasks:
+        checkpoint = CHECKPOINTS[task](folder / "checkpoints" / task)
+        with torch.no_grad():
+            inputs, expected = REFERENCES[task](checkpoint)
+        # Parity is what the clients themselves look at here.
+        convert(model=checkpoint, output=packages / task, parity="off", overwrite=True)
+        made = add_precisions(packages / task, [name for name in precisions if name != "fp32"])
+        cases += [
+            Case(task, precision, inputs, expected)
+            for precision in precisions
+            if precision in ("fp32", *made)
+        ]
+    return Work(packages, tuple(cases))
+
+
+def add_precisions(package: Path, precisions: Sequence[str]) -> tuple[str, ...]:
+    """Those that were made; quality is judged elsewhere, here they only have to be what clients open."""
+    from converter.precision.quantize import quantize_package
+
+    if not precisions:
+        return ()
+    try:
+        return quantize_package(package, tuple(precisions), keep=ANYTHING).kept
+    except UsageError as error:
+        print(f"{package.name}: no {', '.join(precisions)}: {error}")
+        return ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case in one client, compared with torch."""
+
+    client: str
+    version: str
+    task: str
+    precision: str
+    max_abs: float
+    cosine: float
+    text: bool | None
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Numbers within bounds, and in fp32 the same text."""
+        if self.error or self.cosine < COSINE[self.precision]:
+            return False
+        return self.precision != "fp32" or (self.max_abs <= MOST and self.text is not False)
+
+
+def compare(client: str, version: str, case: Case, result: dict[str, Any], what: str = "values") -> Row:
+    """A client's numbers beside torch's: `values` of the task, or `output` of the graph."""
+    import numpy as np
+
+    error = str(result.get("error", ""))
+    found = np.asarray(result.get("values", []), dtype=np.float64)
+    expected = np.asarray(case.expected[what], dtype=np.float64)
+    if not error and found.shape != expected.shape:
+        error = f"{found.shape} values, {expected.shape} expected"
+    if error:
+        return Row(client, version, case.task, case.precision, float("inf"), 0.0, None, error)
+    cosine = float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
+    text = result["text"] == case.expected["text"] if "text" in case.expected and "text" in result else None
+    return Row(client, version, case.task, case.precision, float(abs(found - expected).max()), cosine, text)

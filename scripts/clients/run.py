@@ -1,0 +1,102 @@
+"""Open packages with the clients people use, and compare their numbers with torch's.
+
+    python scripts/clients/run.py [--clients NAMES] [--precisions NAMES] [--tasks NAMES] [--write] [--json FILE]
+
+What the clients need is installed by `make clients-installed`; docs/clients.md is written from what comes out. The exit
+code is 1 if a client cannot open a package or computes something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints import CHECKPOINTS
+from prepare import PRECISIONS, Case, Row, Work, compare, prepare
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TASKS = tuple(CHECKPOINTS)
+PAGE = ROOT / "docs" / "clients.md"
+MARK = "<!-- written by `make clients` -->"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A runner: a command that is given a job file and prints a JSON object with `version` and `results`."""
+
+    command: Sequence[str]
+    tasks: Sequence[str] = TASKS
+    precisions: Sequence[str] = PRECISIONS
+    compares: str = "values"  # what it gives: the task's result, or the graph's `output`
+
+    def takes(self, case: Case) -> bool:
+        return case.task in self.tasks and case.precision in self.precisions
+
+
+CLIENTS: Mapping[str, Client] = {
+    "transformers.js": Client(("node", str(HERE / "node" / "transformersjs.mjs"))),
+    "onnxruntime-node": Client(("node", str(HERE / "node" / "onnxruntime.mjs")), compares="output"),
+}
+
+
+def run_client(name: str, work: Work) -> list[Row]:
+    """All the cases that a client takes, in one process of its own."""
+    client = CLIENTS[name]
+    cases = [case for case in work.cases if client.takes(case)]
+    job = work.write_job(work.packages / f"{name}.json", cases)
+    done = subprocess.run([*client.command, str(job)], capture_output=True, text=True, cwd=HERE)
+    if done.returncode:
+        return [compare(name, "", case, {"error": done.stderr[-2000:]}, client.compares) for case in cases]
+    answer = json.loads(done.stdout)
+    results = zip(cases, answer["results"], strict=True)
+    return [compare(name, answer["version"], case, result, client.compares) for case, result in results]
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| client | version | task | precision | largest difference | cosine | same text | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        text = {None: "", True: "yes", False: "no"}[row.text]
+        numbers = f"{row.max_abs:.1e} | {row.cosine:.5f}" if not row.error else " | "
+        verdict = "ok" if row.passed else f"fails: {row.error.splitlines()[0] if row.error else 'differs'}"
+        lines.append(
+            f"| {row.client} | {row.version} | {row.task} | {row.precision} | {numbers} | {text} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--clients", default=",".join(CLIENTS))
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--write", action="store_true", help="put the table into docs/clients.md")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="clients-") as scratch:
+        work = prepare(Path(scratch), arguments.tasks.split(","), arguments.precisions.split(","))
+        rows = [row for name in arguments.clients.split(",") for row in run_client(name, work)]
+    print(table(rows))
+    for row in rows:
+        if row.error:
+            print(f"\n{row.client} {row.task} {row.precision}:\n{row.error}", file=sys.stderr)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([{**dataclasses.asdict(r), "passed": r.passed} for r in rows]))
+    if arguments.write:
+        head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+        PAGE.write_text(f"{head}{MARK}\n\n{table(rows)}\n", encoding="utf-8")
+    return 0 if all(row.passed for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
