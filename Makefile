@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 WORKERS ?= 2
 
-.PHONY: install demo test lint typecheck unit bench coverage clean
+.PHONY: install demo test lint typecheck unit bench coverage clients node-clients clean
 
 install: $(VENV)/.installed
 
@@ -21,7 +21,7 @@ demo: install
 
 test: lint typecheck unit
 
-unit: install
+unit: install node-clients
 	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 lint: install
@@ -36,6 +36,17 @@ typecheck: install
 	ln -s ../../plugins .lint/converter/plugins
 	ln -s ../../wrappers .lint/converter/wrappers
 	cd .lint && ../$(VENV)/bin/mypy --config-file ../pyproject.toml -p converter
+
+# The JavaScript clients, for the tests and `make clients`; without npm the tests that need them are skipped.
+NODE := scripts/clients/node
+node-clients: $(NODE)/node_modules/.installed
+
+$(NODE)/node_modules/.installed: $(NODE)/package-lock.json
+	if command -v npm; then cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund && touch node_modules/.installed; fi
+
+# Opens packages with the programs people use and writes docs/clients.md.
+clients: install node-clients
+	$(PYTHON) scripts/clients/run.py --write
 
 bench: install
 	$(PYTHON) scripts/bench_export.py

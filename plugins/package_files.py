@@ -36,5 +36,7 @@ def _clients(build: PackageBuild) -> Sequence[str]:
 @hookimpl
 def register_package_files(register: Register[PackageFile]) -> None:
     register(PackageFile("companions", _companions, 100, "config, tokenizer, processor and licence files"))
-    register(PackageFile("tokenizer", _tokenizer, 150, "tokenizer.json, where a checkpoint has older files only"))
+    register(
+        PackageFile("tokenizer", _tokenizer, 150, "tokenizer.json, where a checkpoint has older files only")
+    )
     register(PackageFile("client_files", _clients, 800, "spellings that other clients read"))

@@ -49,8 +49,6 @@ def test_a_client_computes_what_torch_does(
 
 
 @pytest.mark.parametrize("precision", ["fp16", "q8", "q4"])
-def test_every_precision_is_found_by_its_name(
-    rows: dict[tuple[str, str, str], Any], precision: str
-) -> None:
+def test_every_precision_is_found_by_its_name(rows: dict[tuple[str, str, str], Any], precision: str) -> None:
     row = rows["transformers.js", "feature-extraction", precision]
     assert row.passed, row
