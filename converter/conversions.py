@@ -21,6 +21,7 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
+from converter.computed import computed_parameters
 from converter.errors import CheckpointError
 from converter.recipes import Concat, Load, Reshape, Slice, Stack, Transpose, WeightRecipe
 from converter.records import Checkpoint
@@ -29,6 +30,7 @@ from converter.records import Checkpoint
 def recipes_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRecipe]:
     """Parameter or buffer name of `model` -> recipe over the checkpoint's tensors; what has no source is absent.
 
+    A parameter that the model computes and the checkpoint does not store has a constant for a recipe.
     Tied parameters share one tensor object in `model`: each of their names gets the recipe of the one that is stored.
     Raises CheckpointError when a conversion does something that cannot be expressed as a recipe.
     """
@@ -55,7 +57,9 @@ def recipes_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRec
             converter.add_tensor(target, name, pattern, Symbol(load))
     for target, converter in pending.items():
         recipes.update(_converted(target, converter, model))
-    return _with_ties(recipes, state)
+    recipes = _with_ties(recipes, state)
+    missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in recipes]
+    return {**recipes, **computed_parameters(model, missing)}
 
 
 def _converted(target: str, converter: WeightConverter, model: nn.Module) -> dict[str, WeightRecipe]:

@@ -1,31 +1,13 @@
-"""Speech to text: an encoder graph over features, and the decoder graph of `seq2seq`."""
+"""Speech to text: an encoder graph over features or samples, and the decoder graph of `seq2seq`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from converter import (
-    Architecture,
-    Axis,
-    Component,
-    DummyInputs,
-    Output,
-    Size,
-    TransformersModel,
-    Variant,
-    hookimpl,
-)
-from converter.plugins.seq2seq import (
-    SOURCE,
-    cross_attention_in_onnx,
-    decoder_component,
-    encoder_reference,
-)
-
-if TYPE_CHECKING:
-    from torch import nn
+from converter import Architecture, Axis, Component, DummyInputs, Size, hookimpl
+from converter.plugins._merged_decoder import decoder_component, encoder_component, pair
 
 TASK = "automatic-speech-recognition-with-past"
 
@@ -47,12 +29,23 @@ WHISPER = {
     "decoder_start_token_id": 3,
     "begin_suppress_tokens": [4, 2],
 }
+MOONSHINE = {
+    "hidden_size": 36,
+    "intermediate_size": 52,
+    "encoder_num_hidden_layers": 2,
+    "decoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 3,
+    "decoder_num_attention_heads": 3,
+    "encoder_num_key_value_heads": 3,
+    "decoder_num_key_value_heads": 3,
+    "vocab_size": 601,
+    "max_position_embeddings": 70,
+}
+# What Moonshine's three convolutions span, and how far apart they look.
+SAMPLES, STEP = 895, 384
 
-# model type -> its tiny config
-FAMILY: dict[str, dict[str, Any]] = {"whisper": WHISPER}
 
-
-def feature_inputs(config: Any, size: Size) -> DummyInputs:
+def window_inputs(config: Any, size: Size) -> DummyInputs:
     """A window of spectrum, always as long as the config says: Whisper pads its audio to 30 seconds."""
     import torch
 
@@ -62,43 +55,36 @@ def feature_inputs(config: Any, size: Size) -> DummyInputs:
     return DummyInputs({"input_features": features}, {"input_features": {0: "batch_size"}})
 
 
-def _encoder(model: nn.Module) -> nn.Module:
-    from converter.wrappers.seq2seq import Encoder
+def sample_inputs(config: Any, size: Size) -> DummyInputs:
+    """Samples of any length and no mask: rows of one length, as transformers.js and moonshine-onnx send them."""
+    import torch
 
-    return Encoder(model)
+    generator = torch.Generator().manual_seed(size.seed)
+    samples = torch.randn(size["batch_size"], size["sequence_length"], generator=generator)
+    return DummyInputs({"input_values": samples}, {"input_values": {0: "batch_size", 1: "sequence_length"}})
 
 
-def _components(config: Any, task: str) -> Sequence[Component]:
-    encoder = Component(
-        stem="encoder_model",
-        wrapper=_encoder,
-        inputs=partial(feature_inputs, config),
-        reference=encoder_reference,
-        axes=(Axis("batch_size", 2, high=4),),
-        outputs=(Output("last_hidden_state", SOURCE),),
-    )
-    return encoder, decoder_component(config, Axis("encoder_sequence_length", 7, high=20), masked=False)
+def _decoder(config: Any) -> Component:
+    return decoder_component(config, Axis("encoder_sequence_length", 7, high=20), masked=False)
+
+
+def _windowed(config: Any, task: str) -> Sequence[Component]:
+    return encoder_component(partial(window_inputs, config)), _decoder(config)
+
+
+def _sampled(config: Any, task: str) -> Sequence[Component]:
+    length = Axis("sequence_length", SAMPLES + 7 * STEP, low=SAMPLES, high=SAMPLES + 20 * STEP)
+    return encoder_component(partial(sample_inputs, config), length), _decoder(config)
+
+
+# model type -> its tiny config, its components, what its encoder takes
+FAMILY: dict[str, tuple[dict[str, Any], Callable[[Any, str], Sequence[Component]], str]] = {
+    "moonshine": (MOONSHINE, _sampled, "samples of any length"),
+    "whisper": (WHISPER, _windowed, "one window of audio"),
+}
 
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
-    variant = Variant(
-        "speech",
-        ("encoder_model", "decoder_model_merged"),
-        "an encoder of one window of audio, and a decoder whose first step has no past and use_cache_branch false",
-    )
-    for model_type, tiny in FAMILY.items():
-        register(
-            Architecture(
-                name=model_type,
-                model_types=(model_type,),
-                summary="speech recognition model",
-                reference_checkpoint="",
-                source=TransformersModel(
-                    classes={TASK: "AutoModelForSpeechSeq2Seq"}, tiny=tiny, model_type=model_type
-                ),
-                components=_components,
-                variants={TASK: (variant,)},
-                translations=cross_attention_in_onnx,
-            )
-        )
+    for model_type, (tiny, components, what) in FAMILY.items():
+        register(pair(model_type, tiny, TASK, "AutoModelForSpeechSeq2Seq", components, what))

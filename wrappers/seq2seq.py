@@ -49,6 +49,21 @@ def _(
     return hidden.new_empty(hidden.shape[0], heads, hidden.shape[1], weight.shape[0] // heads)
 
 
+@torch.library.custom_op("converter::kept_past", mutates_args=())
+def kept_past(past: torch.Tensor, use_past: torch.Tensor) -> torch.Tensor:
+    """`past` (batch, heads, past, head size) where `use_past`, bool (1,), is true; else of length 0.
+
+    Callers that cannot send nothing send a past of length 1 with the first step. For tracing the length stays; in the
+    graph `converter.passes.kept_past` sees to it that sizes are read off what is left.
+    """
+    return past.clone() if bool(use_past) else past[:, :, :0].clone()
+
+
+@kept_past.register_fake
+def _(past: torch.Tensor, use_past: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(past)
+
+
 class Encoder(nn.Module):
     """The encoder alone, called by the names of its own inputs."""
 
@@ -60,6 +75,13 @@ class Encoder(nn.Module):
         """Token ids and mask, or speech features -> last hidden state (batch, encoder length, width)."""
         hidden: torch.Tensor = self.encoder(**inputs).last_hidden_state
         return hidden
+
+
+def encoder_output(hidden: torch.Tensor) -> Any:
+    """What a model takes for the result of its encoder, which is asked for a mask by some models of speech."""
+    output: Any = BaseModelOutput(last_hidden_state=hidden)
+    output.attention_mask = None
+    return output
 
 
 class CrossLayer:
@@ -89,13 +111,13 @@ class CrossLayer:
 
 def projection_of(attention: Any, part: str) -> Any:
     """The linear layer that makes keys or values."""
-    names = {"key": ("k_proj", "k"), "value": ("v_proj", "v")}[part]
+    names = {"key": ("k_proj", "k", "key_proj"), "value": ("v_proj", "v", "value_proj")}[part]
     return next(getattr(attention, name) for name in names if hasattr(attention, name))
 
 
 def cross_attentions(model: Any) -> list[nn.Module]:
     """The cross-attention of every decoder layer, in order."""
-    ends = ("encoder_attn", "EncDecAttention")
+    ends = ("encoder_attn", "EncDecAttention", "cross_attn")
     return [module for path, module in model.get_decoder().named_modules() if path.endswith(ends)]
 
 
@@ -119,12 +141,16 @@ class DecoderMerged(nn.Module):
 
         input_ids               int64 (batch, new)
         encoder_hidden_states   (batch, encoder length, width)
-        use_cache_branch        bool (1,): false at the first step, which has no past
+        use_cache_branch        bool (1,): false at the first step, which has no past; what is sent as one is ignored
         encoder_attention_mask  int64 (batch, encoder length); speech models have none
         past                    for each layer decoder key and value (batch, heads, past, head size), encoder key and
                                 value (batch, heads, encoder length, head size)
         """
-        own = {name: tensor for name, tensor in past.items() if ".decoder." in name}
+        own = {
+            name: torch.ops.converter.kept_past(tensor, use_cache_branch)
+            for name, tensor in past.items()
+            if ".decoder." in name
+        }
         crossed = [tensor for name, tensor in past.items() if name not in own]
         layers = [
             CrossLayer(
@@ -139,7 +165,7 @@ class DecoderMerged(nn.Module):
         cache.cross_attention_cache.layers = layers
         cache.is_updated = dict.fromkeys(range(len(layers)), True)
         output = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
+            encoder_outputs=encoder_output(encoder_hidden_states),
             attention_mask=encoder_attention_mask,
             decoder_input_ids=input_ids,
             past_key_values=cache,

@@ -40,6 +40,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
     ("convnext", "image-classification", {}, "no attention, any image size"),
     ("t5", "text2text-generation-with-past", {}, "one decoder graph for first and later steps"),
+    ("marian", "text2text-generation-with-past", {}, "positions that no checkpoint stores"),
+    ("moonshine", "automatic-speech-recognition-with-past", {}, "speech from samples, rotary positions"),
     (
         "wav2vec2",
         "automatic-speech-recognition",

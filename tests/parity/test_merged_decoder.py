@@ -1,0 +1,69 @@
+"""The merged decoder as clients call it: what comes with a first step as its past does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from converter import convert
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def session(
+    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> onnxruntime.InferenceSession:
+    package = tmp_path_factory.mktemp("bart") / "package"
+    convert(model=tiny_checkpoint("bart"), output=package, parity="off")
+    return onnxruntime.InferenceSession(package / "onnx" / "decoder_model_merged.onnx")
+
+
+def run(session: onnxruntime.InferenceSession, ids: Array, past: Any, *, later: bool) -> dict[str, Array]:
+    """One step; `past` is an array by name, or the length of a random one."""
+    random = np.random.default_rng(0)
+    feeds = {
+        "input_ids": ids,
+        "encoder_hidden_states": random.standard_normal((len(ids), 6, 36)).astype(np.float32),
+        "encoder_attention_mask": np.ones((len(ids), 6), np.int64),
+        "use_cache_branch": np.array([later]),
+    }
+    for given in session.get_inputs():
+        if given.name.startswith("past_key_values."):
+            shape = (len(ids), given.shape[1], past, given.shape[3]) if isinstance(past, int) else ()
+            feeds[given.name] = (
+                random.standard_normal(shape).astype(np.float32)
+                if isinstance(past, int)
+                else past[given.name.replace("past_key_values", "present")]
+            )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, feeds), strict=True))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_first_step_ignores_its_past_of_any_length(
+    session: onnxruntime.InferenceSession, rows: int
+) -> None:
+    """optimum sends a dummy of length 1, transformers.js one of length 0."""
+    ids = np.arange(3, 3 + 4 * rows).reshape(rows, 4)
+    empty = run(session, ids, 0, later=False)
+    for length in (1, 5):
+        dummy = run(session, ids, length, later=False)
+        for name, value in empty.items():
+            np.testing.assert_allclose(dummy[name], value, atol=1e-6, err_msg=name)
+    assert empty["present.0.decoder.key"].shape[2] == 4
+    assert empty["present.0.encoder.key"].shape[2] == 6
+
+
+def test_two_steps_give_what_one_gives(session: onnxruntime.InferenceSession) -> None:
+    ids = np.arange(3, 13).reshape(2, 5)
+    whole = run(session, ids, 1, later=False)
+    first = run(session, ids[:, :3], 1, later=False)
+    then = run(session, ids[:, 3:], first, later=True)
+    np.testing.assert_allclose(then["logits"], whole["logits"][:, 3:], atol=1e-5)
+    np.testing.assert_array_equal(then["present.1.encoder.value"], first["present.1.encoder.value"])
