@@ -9,6 +9,7 @@ from typing import Any
 from converter.errors import CheckpointError
 from converter.pickles import index_pickles, pickle_files, pickle_to_safetensors
 from converter.records import Architecture, Checkpoint, TensorInfo
+from converter.sentence_modules import module_tensors, read_modules
 from converter.tensor_file import read_block, read_header
 from converter.weight_index import DOWNLOAD_AGAIN, read_object, read_weight_map
 
@@ -51,13 +52,16 @@ def open_checkpoint(
             remedy="name a folder that holds config.json and model.safetensors",
         )
     config = _read_config(folder)
+    modules = read_modules(folder)
+    tensors = read_tensors(folder, allow_pickle=allow_pickle)
     return Checkpoint(
         folder=folder,
         source=source or folder.resolve().name,
         revision=revision,
         config=config,
-        tensors=read_tensors(folder, allow_pickle=allow_pickle),
+        tensors=tensors | module_tensors(folder, modules, allow_pickle=allow_pickle),
         trust_remote_code=trust_remote_code,
+        modules=modules,
     )
 
 

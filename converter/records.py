@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from converter.errors import UsageError
+from converter.stored import Checkpoint as Checkpoint
+from converter.stored import TensorInfo as TensorInfo
 from converter.verdicts import Comparison as Comparison
 from converter.verdicts import ParityMode as ParityMode
 from converter.verdicts import ParityReport as ParityReport
@@ -218,6 +220,8 @@ class Architecture:
                   None for a folder that is another's. It is asked before config.json is looked for.
     stand_in      asked for model types that nobody owns
     judged_by     metrics that judge every component, besides what a component names itself
+    recognizes    whether a checkpoint is this architecture's although another owns its model type, told by its
+                  tensors' names, its config and its modules: ColBERT calls itself `bert`
     """
 
     name: str
@@ -232,6 +236,7 @@ class Architecture:
     opens: Callable[[Path, bool], Checkpoint | None] | None = None
     stand_in: StandIn | None = None
     judged_by: tuple[Judgement, ...] = ()
+    recognizes: Callable[[Checkpoint], bool] = lambda checkpoint: False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -249,37 +254,6 @@ class Architecture:
 
 
 # --- what the stages hand on -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Where one checkpoint tensor lies: `length` bytes at `offset` of `file`.
-
-    `dtype` is safetensors' spelling (`BF16`).
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk: its files, its configuration and an index of its tensors. Nothing is loaded.
-
-    `config` is what config.json holds, `tensors` what the weight files do, unless an architecture opens its checkpoints
-    itself: then both are what it says, and tensors of several files need names that tell them apart.
-    """
-
-    folder: Path
-    source: str
-    revision: str | None
-    config: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoin
             f"{checkpoint.source} is not laid out as checkpoints of architecture {named.name!r} are",
             remedy="leave --arch out to have the architecture found from the folder",
         )
-    if model_type is not None and model_type not in named.model_types:
+    if model_type is not None and model_type not in named.model_types and not named.recognizes(checkpoint):
         raise UsageError(
             f"{checkpoint.source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
             remedy=f"it takes {', '.join(named.model_types)}; leave --arch out to have it found from config.json",
@@ -118,7 +118,15 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
 
 
 def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
-    """The architecture that owns the model type; for code of the checkpoint's own, the one that stands in."""
+    """The architecture that recognizes the checkpoint, or owns its model type; for code of its own, the stand-in."""
+    claims = [entry for entry in registry.architectures.values() if entry.recognizes(checkpoint)]
+    if len(claims) > 1:
+        raise UsageError(
+            f"{checkpoint.source} may be a checkpoint of {' or of '.join(entry.name for entry in claims)}",
+            remedy="choose one with --arch",
+        )
+    if claims:
+        return claims[0]
     if not isinstance(model_type, str):
         raise UsageError(
             f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be told",

@@ -15,13 +15,25 @@ DOWNLOAD_AGAIN = (
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that must hold an object. Raises CheckpointError if it does not."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}", remedy=DOWNLOAD_AGAIN) from error
+    content = _read_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object", remedy=DOWNLOAD_AGAIN)
     return content
+
+
+def read_list(path: Path) -> list[Any]:
+    """A JSON file that must hold an array. Raises CheckpointError if it does not."""
+    content = _read_json(path)
+    if not isinstance(content, list):
+        raise CheckpointError(f"{path} holds no JSON array", remedy=DOWNLOAD_AGAIN)
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}", remedy=DOWNLOAD_AGAIN) from error
 
 
 def read_weight_map(path: Path) -> dict[str, str]:
@@ -30,12 +42,15 @@ def read_weight_map(path: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise CheckpointError(f"{path} has no usable weight_map", remedy=DOWNLOAD_AGAIN)
     for shard in set(places.values()):
-        _check_inside(shard, path.name)
+        check_inside(shard, path.name)
     return places
 
 
-def _check_inside(name: str, index: str) -> None:
-    """Refuse a path that leaves its folder. Only its text counts: a hub cache's files are links to blobs."""
+def check_inside(name: str, index: str) -> None:
+    """Raise CheckpointError for a path that leaves its folder.
+
+    Only its text counts: a hub cache's files are links to blobs.
+    """
     path = PurePosixPath(name)
     if not name or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts:
         raise CheckpointError(

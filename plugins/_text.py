@@ -70,11 +70,19 @@ def choice_inputs(config: Any, size: Size) -> DummyInputs:
     return DummyInputs(tensors, dict.fromkeys(tensors, axes))
 
 
+def longest_text(config: Any) -> int:
+    """How long a text parity may try. RoBERTa and its kin count positions from behind the padding's id."""
+    pad, room = config.pad_token_id or 0, int(config.max_position_embeddings)
+    return min(48, room - 2 - (pad if pad < room // 2 else 0))
+
+
 def text_components(config: Any, task: str) -> Sequence[Component]:
     """The one graph of a task."""
     _, fields, per_token = TASKS[task]
-    longest = min(48, config.max_position_embeddings - 2 - (config.pad_token_id or 0))
-    axes: tuple[Axis, ...] = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=longest))
+    axes: tuple[Axis, ...] = (
+        Axis("batch_size", 2, high=6),
+        Axis("sequence_length", 7, high=longest_text(config)),
+    )
     if task == SIMILARITY:
         hidden = "token_embeddings"
         return (sentence_component(config, partial(text_inputs, config, (hidden,)), axes, hidden),)

@@ -1,0 +1,68 @@
+"""The modules of a sentence-transformers checkpoint: what modules.json lists, and weights in folders of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from converter.errors import CheckpointError
+from converter.pickles import index_pickles, pickle_files
+from converter.records import TensorInfo
+from converter.tensor_file import read_header
+from converter.weight_index import DOWNLOAD_AGAIN, check_inside, read_list, read_object
+
+LIST = "modules.json"
+
+
+@dataclass(frozen=True)
+class SentenceModule:
+    """An entry of a sentence-transformers checkpoint's modules.json: its class, folder and that folder's config.json.
+
+    Weights of the folder are among the checkpoint's tensors, as `<path>.<name>`: `1_Dense.linear.weight`.
+    """
+
+    kind: str
+    path: str
+    config: Mapping[str, Any]
+
+
+def read_modules(folder: Path) -> tuple[SentenceModule, ...]:
+    """The entries of modules.json in order; nothing where there is none. Raises CheckpointError if it is damaged."""
+    if not (folder / LIST).is_file():
+        return ()
+    return tuple(_module(folder, entry) for entry in read_list(folder / LIST))
+
+
+def _module(folder: Path, entry: Any) -> SentenceModule:
+    kind, path = (entry.get(key) if isinstance(entry, dict) else None for key in ("type", "path"))
+    if not isinstance(kind, str) or not isinstance(path, str):
+        raise CheckpointError(
+            f"{folder / LIST} has an entry without type and path: {entry}", remedy=DOWNLOAD_AGAIN
+        )
+    if path:
+        check_inside(path, LIST)
+    config = folder / path / "config.json"
+    settings = read_object(config) if path and config.is_file() else {}
+    return SentenceModule(kind.rpartition(".")[2], path, settings)
+
+
+def module_tensors(
+    folder: Path, modules: Sequence[SentenceModule], *, allow_pickle: bool
+) -> dict[str, TensorInfo]:
+    """The tensors that lie in the modules' folders, as `<path>.<name>`. Pickles are left out unless allowed."""
+    found: dict[str, TensorInfo] = {}
+    for module in modules:
+        own = folder / module.path
+        # A module at the top, or one with a config of transformers, is the model itself.
+        if not module.path or "model_type" in module.config:
+            continue
+        tensors: dict[str, TensorInfo] = {}
+        if (own / "model.safetensors").is_file():
+            tensors = read_header(own / "model.safetensors")
+        elif allow_pickle and pickle_files(own):
+            tensors = index_pickles(own)
+        for name, info in tensors.items():
+            found[f"{module.path}.{name}"] = replace(info, name=f"{module.path}.{name}")
+    return found

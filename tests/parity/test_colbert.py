@@ -1,0 +1,139 @@
+"""ColBERT checkpoints, in ColBERT's own layout and in PyLate's, against the classes that wrote them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import nn
+
+from converter import convert
+from converter.cli import run
+from converter.registry import load_registry
+from converter.request import ConversionRequest
+from converter.seeding import seed_weights
+from converter.selection import find_source
+
+SIZES = {"vocab_size": 601, "num_hidden_layers": 3, "hidden_size": 36, "num_attention_heads": 3}
+MASK = 4
+
+
+class HF_ColBERT(transformers.BertPreTrainedModel):  # noqa: N801, the name that its checkpoints carry
+    """The class of colbert-ir/colbertv2.0: an untouched BertModel and a matrix."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert = transformers.BertModel(config)
+        self.linear = nn.Linear(config.hidden_size, 21, bias=False)
+        self.post_init()
+
+    def query(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        embeddings = self.linear(self.bert(ids, attention_mask=mask)[0])
+        return nn.functional.normalize(embeddings * (ids != self.config.pad_token_id)[..., None], p=2, dim=2)
+
+
+def graph(package: Path, **feed: torch.Tensor) -> Any:
+    session = onnxruntime.InferenceSession(
+        package / "onnx" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [value.name for value in session.get_outputs()] == ["embeddings"]
+    (embeddings,) = session.run(None, {name: tensor.numpy() for name, tensor in feed.items()})
+    return embeddings
+
+
+@pytest.fixture(scope="module")
+def colbert(tmp_path_factory: pytest.TempPathFactory) -> tuple[HF_ColBERT, Path]:
+    model = HF_ColBERT(transformers.BertConfig(**SIZES, intermediate_size=52, max_position_embeddings=40))
+    seed_weights(model, 3)
+    folder = tmp_path_factory.mktemp("colbert") / "checkpoint"
+    model.save_pretrained(folder)
+    return model.eval(), folder
+
+
+@pytest.mark.xdist_group("colbert")
+def test_queries_keep_their_mask_tokens_and_padding_is_zero(
+    colbert: tuple[HF_ColBERT, Path], tmp_path: Path
+) -> None:
+    model, folder = colbert
+    report = convert(model=folder, output=tmp_path / "package", parity="full")
+    assert (report.architecture, report.parity.proven) == ("colbert", True)
+    ids = torch.randint(5, 601, (3, 9), generator=torch.Generator().manual_seed(1))
+    ids[0, 6:], ids[1, 3:] = MASK, 0
+    mask = ((ids != MASK) & (ids != 0)).long()
+    embeddings = graph(tmp_path / "package", input_ids=ids, attention_mask=mask)
+    with torch.no_grad():
+        assert np.abs(embeddings - model.query(ids, mask).numpy()).max() < 1e-5
+    lengths = np.linalg.norm(embeddings, axis=-1)
+    assert np.allclose(lengths, (ids != 0).numpy(), atol=1e-6)
+
+
+def test_a_colbert_checkpoint_can_still_be_taken_as_bert(
+    colbert: tuple[HF_ColBERT, Path], tmp_path: Path
+) -> None:
+    request = ConversionRequest(arch="bert", model=str(colbert[1]))
+    architecture, checkpoint = find_source(request, load_registry(), tmp_path)
+    assert architecture.name == "bert"
+    assert "linear.weight" in checkpoint.tensors
+
+
+def test_a_pylate_folder_brings_its_chain_of_projections(tmp_path: Path) -> None:
+    """ModernBERT with its high padding id, a biased activated layer, and one with a residual."""
+    ids = dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id"), 600)
+    config = transformers.ModernBertConfig(**SIZES, **ids, intermediate_size=52, local_attention=8)
+    backbone = transformers.ModernBertModel(config).eval()
+    first, second = nn.Linear(36, 28), nn.Linear(28, 13, bias=False)
+    residual = nn.Linear(28, 13, bias=False)
+    for number, module in enumerate((backbone, first, second, residual)):
+        seed_weights(module, number)
+    folder = tmp_path / "checkpoint"
+    backbone.save_pretrained(folder)
+    dense = [
+        ("1_Dense", "torch.nn.modules.activation.GELU", False, {"linear": first}),
+        (
+            "2_Dense",
+            "torch.nn.modules.linear.Identity",
+            True,
+            {"linear": second, "residual": residual},
+        ),
+    ]
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for index, (path, activation, adds, parts) in enumerate(dense, 1):
+        modules.append({"idx": index, "name": str(index), "path": path, "type": "pylate.models.Dense.Dense"})
+        (folder / path).mkdir()
+        settings = {"activation_function": activation, "use_residual": adds}
+        (folder / path / "config.json").write_text(json.dumps(settings))
+        tensors = {
+            f"{name}.{key}": tensor
+            for name, part in parts.items()
+            for key, tensor in part.state_dict().items()
+        }
+        save_file(tensors, folder / path / "model.safetensors")
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+    report = convert(model=folder, output=tmp_path / "package", parity="full")
+    assert (report.architecture, report.parity.proven) == ("colbert", True)
+    tokens = torch.randint(5, 599, (2, 11), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(tokens)
+    with torch.no_grad():
+        middle = nn.functional.gelu(first(backbone(tokens, attention_mask=mask)[0]))
+        expected = nn.functional.normalize(second(middle) + residual(middle), dim=-1).numpy()
+    assert np.abs(graph(tmp_path / "package", input_ids=tokens, attention_mask=mask) - expected).max() < 1e-5
+
+
+def test_a_text_encoder_without_projection_is_no_colbert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = transformers.BertModel(transformers.BertConfig(**SIZES, intermediate_size=52))
+    model.save_pretrained(tmp_path / "checkpoint")
+    target = tmp_path / "package"
+    status = run(["--arch", "colbert", "--model", str(tmp_path / "checkpoint"), "--output", str(target)])
+    assert status == 2
+    assert "'colbert' does not own" in capsys.readouterr().err
+    assert not target.exists()
