@@ -85,19 +85,15 @@ class Precision:
     """Graphs that a package can have beside its fp32 ones.
 
     name     what `--precisions` takes, and the end of its files' stems: `mine` makes model_mine.onnx
-    plans    () -> the ways to make it; the first that keeps the budget is taken
-    budget   smallest value of each measure of quality: {"cosine": 0.999}
-    cheaper, faster
-             () -> what single matrices may get instead as long as the budget is kept, when size or speed is preferred;
-             what they give is handed to the plan's `giving`
+    plans    () -> the ways to make it that may keep the budget; the smallest or fastest that does is taken, and
+             formats of others are mixed in where the budget allows
+    budget   bound of each measure of quality: {"cosine": 0.999}; those a kind of model does not have are passed over
     """
 
     name: str
     plans: Callable[[], Sequence[PrecisionPlan]]
     summary: str = ""
     budget: Mapping[str, float] = field(default_factory=dict)
-    cheaper: Callable[[], Any] | None = None
-    faster: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         check_name("precision", self.name)

@@ -24,6 +24,7 @@ from converter.console import error_text, quiet_libraries, show_progress, write_
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
 from converter.quantize_command import quantize_command, show_quantization
+from converter.quantize_options import take_options
 from converter.request import ConversionRequest
 
 INTERRUPTED = 130  # as a shell counts an end by SIGINT
@@ -95,6 +96,7 @@ def build_request(given: dict[str, Any]) -> ConversionRequest:
     if given.pop("quantize"):
         precisions = tuple(dict.fromkeys(("q8", *precisions)))
     return ConversionRequest(
+        quantization=take_options(given),
         parity=parity,
         variants=_names(given.pop("variants")),
         precisions=precisions,

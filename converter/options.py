@@ -8,8 +8,9 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from converter.quantize_options import QUANTIZATION
 from converter.records import Dtype, ParityMode
-from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData, Preference
+from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -41,10 +42,7 @@ CONVERSION = (
     click.option("--dtype", type=click.Choice(get_args(Dtype)), default="fp32", show_default=True),
     click.option("--precisions", default="", help="Graphs to add, such as q8,fp16. [default: none]"),
     click.option("--quantize", is_flag=True, help="The same as --precisions q8."),
-    click.option(
-        "--keep", multiple=True, metavar="MEASURE=BOUND", help="What precisions must keep: cosine=0.999."
-    ),
-    click.option("--prefer", type=click.Choice(get_args(Preference)), default="size", show_default=True),
+    *QUANTIZATION,
     click.option(
         "--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True
     ),

@@ -98,24 +98,23 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
 
 
 def _check_precisions(request: ConversionRequest, registry: Registry) -> None:
-    """Raise UsageError for a name or a bound that means nothing, before anything long begins."""
-    from converter.precision.budget import parse_keep
+    """Raise UsageError for what means nothing or cannot be read, before anything long begins."""
     from converter.precision.catalogue import choose_precisions
+    from converter.quantize_options import settings_of
 
     choose_precisions(request.precisions, registry.precisions)
-    parse_keep(request.keep)
+    settings_of(request.quantization).samples()
 
 
 def _with_precisions(report: Report, request: ConversionRequest, progress: Progress) -> Report:
     """The same package with graphs of other precisions, each judged; the report says which were kept."""
     from converter.precision.quantize import quantize_package
+    from converter.quantize_options import settings_of
 
     added = quantize_package(
         report.output,
         request.precisions,
-        keep=request.keep,
-        keep_failed=request.keep_failed,
-        prefer=request.prefer,
+        settings=settings_of(request.quantization, keep_failed=request.keep_failed),
         progress=progress,
     )
     sizes = {

@@ -1,32 +1,27 @@
-"""The command `quantize`: a finished package gets graphs of other precisions."""
+"""The command `quantize`: a finished package, or an ONNX file, gets graphs of other precisions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from converter.console import quiet_libraries, show_progress, write_line, write_table
 from converter.options import FOLDER, OUTPUT, options
-from converter.text import size_text
+from converter.quantize_options import QUANTIZATION, settings_of, take_options
 
 if TYPE_CHECKING:
-    from converter.precision.report import QuantizationReport
+    from converter.precision.report import PrecisionRow, QuantizationReport
+
+_MEASURES = ("cosine", "cosine_min", "top1", "maxsim_top1", "perplexity")
 
 
 @click.command("quantize")
-@click.argument("package", type=FOLDER)
+@click.argument("package", type=click.Path(path_type=Path))
 @click.option("--output", type=FOLDER, help="Folder of the new package. [default: added to PACKAGE]")
 @click.option("--precisions", default="q8", show_default=True, help="Comma-separated names.")
-@click.option("--keep", multiple=True, metavar="MEASURE=BOUND", help="Such as cosine=0.999. May be repeated.")
-@click.option(
-    "--prefer",
-    type=click.Choice(["size", "speed"]),
-    default="size",
-    show_default=True,
-    help="What to take of all that keeps the budget.",
-)
+@options(*QUANTIZATION)
 @click.option("--keep-failed", is_flag=True, help="Write what misses its budget, marked in converter.json.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output, after success only.")
 @options(*OUTPUT)
@@ -34,15 +29,14 @@ def quantize_command(
     package: Path,
     output: Path | None,
     precisions: str,
-    keep: tuple[str, ...],
-    prefer: Literal["size", "speed"],
     keep_failed: bool,
     overwrite: bool,
     quiet: bool,
     verbose: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Add precisions to a package, each judged on real text. Exits with 3 if one misses its budget."""
+    """Add precisions to PACKAGE, a package or an ONNX file, each judged. Exits with 3 if one misses its budget."""
     from converter.display import write_json
 
     names = [name.strip() for name in precisions.split(",") if name.strip()]
@@ -53,11 +47,9 @@ def quantize_command(
             package,
             names,
             output=output,
-            keep=keep,
-            prefer=prefer,
-            keep_failed=keep_failed,
             overwrite=overwrite,
             progress=progress,
+            settings=settings_of(take_options(given), keep_failed=keep_failed),
         )
     if as_json:
         write_json(report.to_json())
@@ -68,19 +60,28 @@ def quantize_command(
 
 def show_quantization(report: QuantizationReport) -> None:
     """One line a precision, and where those that were kept are."""
-    header = ("precision", "size", "of fp32", "cosine mean", "cosine min", "top1 kept", "budget")
-    rows = [
-        (
-            row.name,
-            size_text(sum(row.files.values())),
-            f"{row.ratio:.3f}",
-            f"{row.quality.cosine:.5f}",
-            f"{row.quality.cosine_min:.5f}",
-            f"{row.quality.top1:.1%}",
-            ("kept" if row.passed else "MISSED") if row.budget else "none",
-        )
-        for row in report.rows
-    ]
-    write_table(header, rows, right=header[1:-1])
+    found = {name for row in report.rows if row.quality is not None for name in row.quality.values}
+    measures = [name for name in _MEASURES if name in found]
+    header = ("precision", "size", "of fp32", *measures, "speed 1", "speed many", "budget", "recipe")
+    write_table(header, [_cells(row, measures) for row in report.rows], right=header[1:-2])
+    for note in dict.fromkeys(note for row in report.rows for note in row.notes):
+        write_line(note)
     if report.kept:
         write_line(f"wrote {', '.join(report.kept)} to {report.output}")
+
+
+def _cells(row: PrecisionRow, measures: list[str]) -> tuple[str, ...]:
+    from converter.display import size_text
+
+    values = {} if row.quality is None else row.quality.values
+    speed = ("", "") if row.latency is None else (f"{row.latency.one:.2f}x", f"{row.latency.many:.2f}x")
+    verdict = ("kept" if row.passed else "MISSED") if row.budget else "none"
+    return (
+        row.name,
+        size_text(sum(row.files.values())),
+        f"{row.ratio:.3f}",
+        *(f"{values[name]:.5f}" if name in values else "" for name in measures),
+        *speed,
+        "unjudged" if row.quality is None else verdict,
+        row.plan.label,
+    )

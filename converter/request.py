@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from converter.errors import UsageError
 from converter.records import Dtype, ParityMode
@@ -33,7 +33,8 @@ class ConversionRequest:
     batch_size     size of the traced dummies, at least 2 (torch.export specialises an axis of size 1)
     atol           largest absolute difference parity allows, in place of the component's own
     seed           of tiny weights, random sizes and input values
-    precisions     names of graphs to add once the fp32 ones are proven; `keep` and `prefer` as `converter quantize` has
+    precisions     names of graphs to add once the fp32 ones are proven
+    quantization   how: the options of `converter quantize` that are not its defaults, {"keep": ["cosine=0.999"]}
     tiny           convert a two-layer checkpoint with seeded random weights, made on the spot
     """
 
@@ -63,8 +64,7 @@ class ConversionRequest:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     precisions: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    prefer: Preference = "size"
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -72,7 +72,6 @@ class ConversionRequest:
             ("external_data", get_args(ExternalData)),
             ("parity", get_args(ParityMode)),
             ("device", get_args(Device)),
-            ("prefer", get_args(Preference)),
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(

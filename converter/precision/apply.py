@@ -1,4 +1,4 @@
-"""A plan of formats, carried out on one graph."""
+"""A plan, applied to a graph."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import onnx_ir as ir
 from converter.precision.dynamic import quantize_products
 from converter.precision.formats import Plan
 from converter.precision.half import to_half
-from converter.precision.nbits import drop_unused, quantize_matrices, quantize_tables
+from converter.precision.nbits import quantize_matrices, quantize_tables
+from converter.precision.products import drop_unused
 
 
 def apply_plan(plan: Plan, model: ir.Model) -> None:
-    """Turn the weights of `model` into the plan's: all of it in halves, or matrices and tables in fewer bits."""
-    if plan.half:
-        to_half(model)
-        return
+    """Turn a graph's tables, then its matrices, then with `half` every float that is left."""
+    if plan.tables:
+        quantize_tables(model, plan)
     quantize_matrices(model, plan)
     quantize_products(model, plan)
-    if plan.tables:
-        quantize_tables(model)
     drop_unused(model)
+    if plan.half:
+        to_half(model)

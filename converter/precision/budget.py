@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UsageError
 
 Budget = Mapping[str, float]
 
+# measure -> what it says
+MEASURES: Mapping[str, str] = {
+    "cosine": "mean cosine between an output and fp32's",
+    "cosine_min": "the least cosine of any",
+    "top1": "share of cases whose nearest text, likeliest token or label is fp32's",
+    "maxsim_top1": "share of queries whose best page by MaxSim is fp32's",
+    "perplexity": "perplexity as a multiple of fp32's, such as 1.01x: an upper bound",
+}
+RATIOS = ("perplexity",)
+
 
 @dataclass(frozen=True)
 class Quality:
-    """Embeddings against those of fp32, over `texts` evaluation texts.
+    """Measures by name, over `samples` evaluation inputs, which are `what`."""
 
-    cosine, cosine_min   of a text's two embeddings: the mean over all texts, and the least of any
-    top1                 share of texts whose nearest other text is the same one
-    """
-
-    cosine: float
-    cosine_min: float
-    top1: float
-    texts: int
+    values: Mapping[str, float]
+    samples: int
+    what: str = "texts"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**self.values, "samples": self.samples, "of": self.what}
 
     def misses(self, budget: Budget) -> tuple[str, ...]:
-        """One sentence for each measure that is below its bound."""
-        return tuple(
-            f"{name} {value:.5f} misses {bound:g} by {bound - value:.2g}"
-            for name, bound in budget.items()
-            if not (value := float(getattr(self, name))) >= bound
-        )
+        """One sentence for each measure that is beyond its bound."""
+        missed = []
+        for name, bound in budget.items():
+            value = self.values.get(name, float("nan"))
+            if not (value <= bound if name in RATIOS else value >= bound):
+                missed.append(f"{name} {value:.5f} misses {bound:g} by {abs(value - bound):.2g}")
+        return tuple(missed)
+
+    def closeness(self, budget: Budget) -> float:
+        """How far inside the budget the worst measure is, as a share of the error it allows; below 0 is a miss."""
+        rooms = [self._room(name, bound) for name, bound in budget.items()]
+        return min(rooms, default=0.0)
+
+    def _room(self, name: str, bound: float) -> float:
+        value = self.values.get(name, float("nan"))
+        error, allowed = (value - 1, bound - 1) if name in RATIOS else (1 - value, 1 - bound)
+        room = 1 - error / max(allowed, 1e-9)
+        return room if room == room else float("-inf")
 
 
-MEASURES = ("cosine", "cosine_min", "top1")
+def error_of(quality: Quality) -> float:
+    """One number to rank by: how far off outputs are on the whole."""
+    if "cosine" in quality.values:
+        return 1 - quality.values["cosine"]
+    return 1 - min(quality.values.values(), default=0.0)
 
 
 def parse_keep(given: Iterable[str]) -> dict[str, float]:
-    """`cosine=0.999` and the like, as a budget. The last of several bounds on one measure counts."""
+    """`cosine=0.999`, `perplexity=1.01x` and the like, as a budget. Of several bounds on a measure the last counts."""
     budget = {}
     for entry in given:
         name, _, number = (part.strip() for part in entry.partition("="))
@@ -49,13 +69,15 @@ def parse_keep(given: Iterable[str]) -> dict[str, float]:
             raise UsageError(
                 f"--keep {entry}: {name!r} is not measured", remedy=f"choose from {', '.join(MEASURES)}"
             )
+        low, high, example = (1.0, 100.0, "1.01x") if name in RATIOS else (0.0, 1.0, "0.999")
         try:
-            bound = float(number)
+            bound = float(number.removesuffix("x") if name in RATIOS else number)
         except ValueError:
-            bound = math.nan
-        if not 0 <= bound <= 1:
+            bound = -1.0
+        if not low <= bound <= high:
             raise UsageError(
-                f"--keep {entry}: {number!r} is no number from 0 to 1", remedy=f"write --keep {name}=0.999"
+                f"--keep {entry}: {number!r} is no number from {low:g} to {high:g}",
+                remedy=f"write --keep {name}={example}",
             )
         budget[name] = bound
     return budget

@@ -1,46 +1,159 @@
-"""Integer products with activations quantized on the way, as onnxruntime's dynamic quantization makes them.
+"""Integer products: activations in 8 bits as well, by tensor or by token at run time, or by calibrated ranges.
 
-Standard operators, which onnxruntime fuses to one kernel. Activations get one scale a tensor, which is what costs the
-quality: an outlier in one feature coarsens all.
+One scale for all activations is what onnxruntime's own quantizer makes, and what costs quality: an outlier in one
+feature of one token coarsens all. A scale for each token, after spreads have been evened out between features,
+keeps most of it; the product itself is the same kernel.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import onnx_ir as ir
 
-from converter.precision.formats import ColumnQuantized, Columns, Plan
-from converter.precision.nbits import initializer, matrices, owner, replace
+from converter.precision.columns import ColumnQuantized, Scaled
+from converter.precision.formats import Columns, Plan
+from converter.precision.products import (
+    Product,
+    constant,
+    initializer,
+    insert_before,
+    owner,
+    products,
+    replace_product,
+)
+from converter.precision.statistics import Statistics, missing_statistics
+from converter.recipes import Constant, WeightRecipe
+
+DOMAIN = "com.microsoft"
+_FLOAT = ir.DataType.FLOAT
+# Tokens of zeros have no scale; one this small leaves them zeros.
+_LEAST = 1e-9
+
+_Made = dict[tuple[Any, ...], tuple[ir.Value, ...]]
 
 
 def quantize_products(model: ir.Model, plan: Plan) -> int:
-    """Turn the products the plan gives columns into MatMulInteger. Returns how many."""
+    """Turn the products the plan gives columns into integer ones. Returns how many."""
     count = 0
-    rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
-    for node, name, recipe in list(matrices(model)):
-        form = plan.of(name)
-        activations = node.inputs[0]
-        if not isinstance(form, Columns) or activations is None:
+    made: _Made = {}
+    for product in list(products(model)):
+        form = plan.of(product.name)
+        if not isinstance(form, Columns):
             continue
-        graph = owner(node)
-        if activations not in rounded:
-            rounded[activations] = _round(node, activations)
-        values, scale, zero = rounded[activations]
-        stem = f"{name}_{'int8' if form.signed else 'uint8'}"
-        data = initializer(graph, stem, ColumnQuantized(recipe, form, "data"))
-        zeros = initializer(graph, f"{stem}_zero_points", ColumnQuantized(recipe, form, "zero_points"))
-        scales = initializer(graph, f"{stem}_scales", ColumnQuantized(recipe, form, "scales"))
-        product = ir.node("MatMulInteger", [values, data, zero, zeros])
-        cast = ir.node("Cast", [product.outputs[0]], {"to": ir.DataType.FLOAT})
-        both = ir.node("Mul", [scale, scales])
-        replace(node, [product, cast, both, ir.node("Mul", [cast.outputs[0], both.outputs[0]])])
+        source, recipe = _smoothed(product, form, plan.statistics, made)
+        if form.activations == "static":
+            _calibrated(product, form, source, recipe, plan.statistics, made)
+        elif form.activations == "row":
+            _by_row(product, form, source, recipe, made)
+            model.opset_imports[DOMAIN] = 1
+        else:
+            _by_tensor(product, form, source, recipe, made)
         count += 1
     return count
 
 
-def _round(before: ir.Node, activations: ir.Value) -> tuple[ir.Value, ...]:
-    """Activations in 8 bits, their scale and zero point; made once for all products that read them."""
-    node = ir.node("DynamicQuantizeLinear", [activations], num_outputs=3)
-    for output, part in zip(node.outputs, ("quantized", "scale", "zero_point"), strict=True):
-        output.name = f"{activations.name}/{part}"
-    owner(before).insert_before(before, node)
-    return tuple(node.outputs)
+def _smoothed(
+    product: Product, form: Columns, statistics: Statistics | None, made: _Made
+) -> tuple[ir.Value, WeightRecipe]:
+    """Activations divided by a factor for each feature, and the matrix multiplied by it."""
+    if not form.smooth:
+        return product.activations, product.recipe
+    if statistics is None:
+        raise missing_statistics(product.name)
+    group, factors = statistics.factors(product.name, form.smooth)
+    key = (product.activations, "smooth", group, form.smooth)
+    if key not in made:
+        graph, name = owner(product.node), f"{group}_smoothing"
+        inverse = initializer(graph, name, Constant.of((1 / factors).astype(np.float32)))
+        node = ir.node("Mul", [product.activations, inverse])
+        insert_before(product.node, [node], f"{product.activations.name}/{group}")
+        made[key] = tuple(node.outputs)
+    return made[key][0], Scaled(product.recipe, Constant.of(factors.astype(np.float32)))
+
+
+def _weights(product: Product, form: Columns, recipe: WeightRecipe) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Data, scales and zero points."""
+    graph, stem = owner(product.node), f"{product.name}_{'int8' if form.signed else 'uint8'}"
+    data = initializer(graph, stem, ColumnQuantized(recipe, form, "data"))
+    scales = initializer(graph, f"{stem}_scales", ColumnQuantized(recipe, form, "scales"))
+    return (
+        data,
+        scales,
+        initializer(graph, f"{stem}_zero_points", ColumnQuantized(recipe, form, "zero_points")),
+    )
+
+
+def _by_tensor(product: Product, form: Columns, source: ir.Value, recipe: WeightRecipe, made: _Made) -> None:
+    """Standard operators, which onnxruntime fuses to one kernel."""
+    key = (source, "tensor")
+    if key not in made:
+        node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3)
+        insert_before(product.node, [node], f"{source.name}/quantized")
+        made[key] = tuple(node.outputs)
+    values, scale, zero = made[key]
+    data, scales, zeros = _weights(product, form, recipe)
+    integers = ir.node("MatMulInteger", [values, data, zero, zeros])
+    cast = ir.node("Cast", [integers.outputs[0]], {"to": _FLOAT})
+    both = ir.node("Mul", [scale, scales])
+    replace_product(product, [integers, cast, both, ir.node("Mul", [cast.outputs[0], both.outputs[0]])])
+
+
+def _by_row(product: Product, form: Columns, source: ir.Value, recipe: WeightRecipe, made: _Made) -> None:
+    """A scale for each row of the activations: 127 steps to its largest magnitude, around 128."""
+    graph = owner(product.node)
+    one = constant(graph, "quantized_one", ir.Tensor(np.float32(1)))
+    middle = constant(graph, "quantized_middle", ir.Tensor(np.uint8(128)))
+    key = (source, "row")
+    if key not in made:
+        made[key] = _round_rows(product, source, one, middle)
+    values, scale = made[key]
+    data, scales, zeros = _weights(product, form, recipe)
+    inputs = [values, data, one, scales, middle, zeros]
+    unscaled = ir.node("MatMulIntegerToFloat", inputs, domain=DOMAIN)
+    replace_product(product, [unscaled, ir.node("Mul", [unscaled.outputs[0], scale])])
+
+
+def _round_rows(product: Product, source: ir.Value, one: ir.Value, middle: ir.Value) -> tuple[ir.Value, ...]:
+    graph = owner(product.node)
+    last = constant(graph, "quantized_last", ir.Tensor(np.array([-1], np.int64)))
+    least = constant(graph, "quantized_least", ir.Tensor(np.float32(_LEAST)))
+    steps = constant(graph, "quantized_steps", ir.Tensor(np.float32(127)))
+    size = ir.node("Abs", [source])
+    peak = ir.node("ReduceMax", [size.outputs[0], last], {"keepdims": 1})
+    bounded = ir.node("Max", [peak.outputs[0], least])
+    inverse = ir.node("Div", [steps, bounded.outputs[0]])
+    scaled = ir.node("Mul", [source, inverse.outputs[0]])
+    rounded = ir.node("QuantizeLinear", [scaled.outputs[0], one, middle])
+    scale = ir.node("Div", [bounded.outputs[0], steps])
+    insert_before(product.node, [size, peak, bounded, inverse, scaled, rounded, scale], f"{source.name}/rows")
+    return rounded.outputs[0], scale.outputs[0]
+
+
+def _calibrated(
+    product: Product,
+    form: Columns,
+    source: ir.Value,
+    recipe: WeightRecipe,
+    statistics: Statistics | None,
+    made: _Made,
+) -> None:
+    """QuantizeLinear and DequantizeLinear around what stays a MatMul, for runtimes to fuse."""
+    if statistics is None:
+        raise missing_statistics(product.name)
+    graph = owner(product.node)
+    group, scale, zero = statistics.static(product.name, form)
+    key = (source, "static", group)
+    if key not in made:
+        kind = np.int8 if form.symmetric else np.uint8
+        step = constant(graph, f"{group}_activation_scale", ir.Tensor(np.float32(scale)))
+        middle = constant(graph, f"{group}_activation_zero_point", ir.Tensor(kind(zero)))
+        rounded = ir.node("QuantizeLinear", [source, step, middle])
+        back = ir.node("DequantizeLinear", [rounded.outputs[0], step, middle])
+        insert_before(product.node, [rounded, back], f"{source.name}/{group}")
+        made[key] = tuple(back.outputs)
+    data, scales, zeros = _weights(product, form, recipe)
+    axis = {"axis": 1} if form.per_channel else {}
+    weights = ir.node("DequantizeLinear", [data, scales, zeros], axis)
+    replace_product(product, [weights, ir.node("MatMul", [made[key][0], weights.outputs[0]])])

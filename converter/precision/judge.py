@@ -1,98 +1,99 @@
-"""The quality of a text encoder's graph: its embeddings of real sentences against those of the fp32 graph.
+"""The quality of graphs against fp32's, on inputs that nothing was chosen by.
 
-The sentences come with this package, were written for it, and are split: on one half plans are chosen, the other is
-only ever judged on. Random tokens are never used: a text model's error on them says nothing of text.
+Which kind of model a package holds shows in its record and in what its graphs take and give. A text model is judged
+on text or not at all: its error on random tokens says nothing of text. What has no natural inputs of its own is
+judged on those its plugin makes for parity, and the report says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from converter.errors import ConverterError, UsageError
-from converter.precision.budget import Quality
+from converter.precision.budget import Budget, Quality
+from converter.precision.kinds import Chosen, choose_task
+from converter.precision.samples import Given
+from converter.precision.sessions import Sessions
+from converter.precision.statistics import Statistics
+from converter.precision.tasks import Task
 
-Vectors = NDArray[np.float64]
-_BATCH = 8
-
-
-@cache
-def corpus() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Calibration and evaluation texts: every other line, so that each topic is in both."""
-    text = (files("converter.precision") / "corpus.txt").read_text(encoding="utf-8")
-    lines = tuple(line for line in text.splitlines() if line.strip())
-    return lines[::2], lines[1::2]
+# Of the choosing samples, how many of them compare plans by a glance.
+_QUICK = 3
+Preprocess = Callable[[Any], Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
-    """Measures graphs of the package in `folder` against its fp32 graph."""
+    """Measures graphs of the package in `folder` against its fp32 graphs. The fp32 results are made once."""
 
     folder: Path
-    calibration: Vectors
-    evaluation: Vectors
+    task: Task
+    calibration: Sequence[Any]
+    evaluation: Sequence[Any]
+    about: str
+    _references: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of(folder: Path) -> Judge:
-        """Embed the corpus with the fp32 graph.
-
-        Raises UsageError where there is no tokenizer, or the package is no text encoder: then there is nothing
-        to judge a precision by.
-        """
+    def of(
+        folder: Path,
+        record: Mapping[str, Any],
+        stems: Sequence[str],
+        *,
+        calibration: Given | None = None,
+        evaluation: Given | None = None,
+        count: int | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> Judge:
+        """The judge of a package. Raises UsageError where there is nothing to judge it by."""
         try:
-            first, second = (_embed(folder, "fp32", texts) for texts in corpus())
+            chosen: Chosen = choose_task(folder, record, stems, calibration, evaluation, count, preprocess)
+            judge = Judge(folder, chosen.task, chosen.calibration, chosen.evaluation, chosen.about)
+            judge._reference("evaluation", judge.evaluation)
         except ConverterError as error:
             raise UsageError(
                 f"no quality can be measured on this package: {error.message}",
-                remedy="precisions are judged on real text, by a text encoder with its tokenizer; random tokens "
-                "would prove nothing",
+                remedy="; ".join(
+                    filter(None, (error.remedy, "--unjudged writes precisions without measuring"))
+                ),
             ) from error
-        return Judge(folder, first, second)
+        return judge
 
-    def evaluate(self, precision: str) -> Quality:
-        """On the texts that nothing was chosen on."""
-        return compare(self.evaluation, _embed(self.folder, precision, corpus()[1]))
+    def evaluate(self, suffix: str) -> Quality:
+        """On the inputs that nothing was chosen on."""
+        return self._judged("evaluation", self.evaluation, suffix)
 
-    def rehearse(self, precision: str, *, quick: bool = False) -> Quality:
-        """On the texts that plans may be chosen by; `quick` on every third of them."""
-        step = 3 if quick else 1
-        found = _embed(self.folder, precision, corpus()[0][::step])
-        return compare(self.calibration[::step], found)
+    def rehearse(self, suffix: str, *, quick: bool = False) -> Quality:
+        """On the inputs that plans may be chosen by; `quick` on every third of them."""
+        if quick:
+            return self._judged("quick", self.calibration[::_QUICK], suffix)
+        return self._judged("calibration", self.calibration, suffix)
 
+    def observe(self, statistics: Statistics) -> None:
+        """Run fp32 on the calibration inputs and let `statistics` see what enters its matrices."""
+        self.task.run(Sessions(self.folder, statistics=statistics), self.calibration)
 
-def _embed(folder: Path, precision: str, texts: Sequence[str]) -> Vectors:
-    from converter.runtime.encoder import Encoder
+    def budget(self, wanted: Budget) -> dict[str, float]:
+        """Of a budget's bounds, those on what is measured here."""
+        return {name: bound for name, bound in wanted.items() if name in self.task.measures}
 
-    encoder = Encoder(folder, precision=precision)
-    vectors: Any = encoder.encode(texts, batch_size=_BATCH, normalize=True)
-    return np.asarray(vectors, dtype=np.float64)
+    def require(self, asked: Budget) -> None:
+        """Raise UsageError for a bound on something this kind of model has not."""
+        absent = [name for name in asked if name not in self.task.measures]
+        if absent:
+            raise UsageError(
+                f"--keep {', '.join(absent)}: not measured on this kind of model",
+                remedy=f"choose from {', '.join(self.task.measures)}",
+            )
 
+    def _judged(self, half: str, samples: Sequence[Any], suffix: str) -> Quality:
+        reference = self._reference(half, samples)
+        found = self.task.run(Sessions(self.folder, suffix), samples, reference)
+        return self.task.compare(reference, found)
 
-def compare(reference: Vectors, found: Vectors) -> Quality:
-    """Quality of embeddings of shape (texts, dimension). A number that is not finite is no likeness at all."""
-    if not np.isfinite(found).all():
-        return Quality(-1.0, -1.0, 0.0, len(found))
-    first, second = (_unit(vectors) for vectors in (reference, found))
-    cosines = (first * second).sum(axis=1)
-    kept = _nearest(first) == _nearest(second)
-    return Quality(float(cosines.mean()), float(cosines.min()), float(kept.mean()), len(found))
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = vectors / np.maximum(lengths, 1e-12)
-    return unit
-
-
-def _nearest(unit: Vectors) -> NDArray[np.int64]:
-    likeness = unit @ unit.T
-    np.fill_diagonal(likeness, -np.inf)
-    nearest: NDArray[np.int64] = likeness.argmax(axis=1)
-    return nearest
+    def _reference(self, half: str, samples: Sequence[Any]) -> Any:
+        if half not in self._references:
+            self._references[half] = self.task.run(Sessions(self.folder), samples)
+        return self._references[half]

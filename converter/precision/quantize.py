@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.additions import PackageBuild, Precision, PrecisionPlan
+from converter.additions import PackageBuild, Precision
+from converter.contents import write_contents
 from converter.errors import PackageError, UsageError
-from converter.package import PackageInfo, inspect_package
-from converter.precision.budget import Budget, parse_keep
+from converter.package import PackageInfo, inspect_package, write_record
 from converter.precision.catalogue import choose_precisions
+from converter.precision.foreign import as_package
+from converter.precision.formats import Plan, read_plan
 from converter.precision.judge import Judge
-from converter.precision.nbits import matrices
-from converter.precision.report import PrecisionRow, QuantizationReport
-from converter.precision.search import Trial, choose_plan
-from converter.precision.stored import read_graphs
-from converter.records import ExportedGraph
+from converter.precision.latency import Stopwatch
+from converter.precision.report import UNJUDGED, PrecisionRow, QuantizationReport
+from converter.precision.search import Choice, Trial, choose_plan
+from converter.precision.settings import Settings
+from converter.precision.statistics import Statistics
+from converter.precision.workbench import ONNX, Candidate, Workbench, copy_files, workbench
 from converter.registry import Registry, load_registry
-from converter.request import SILENT, Preference, Progress
-from converter.seal import seal_package
-from converter.staging import RECORD, stage_package
-from converter.writing import bind_graphs, write_graphs
-
-ONNX = "onnx"
+from converter.request import SILENT, Progress
+from converter.staging import stage_package
 
 
 class _NothingKeptError(Exception):
@@ -40,47 +37,47 @@ def quantize_package(
     precisions: Sequence[str] = ("q8",),
     *,
     output: Path | None = None,
-    keep: Sequence[str] = (),
-    keep_failed: bool = False,
     overwrite: bool = False,
-    prefer: Preference = "size",
     progress: Progress = SILENT,
+    settings: Settings | None = None,
+    **options: Any,
 ) -> QuantizationReport:
     """Add precisions to a package, or to a copy of it at `output`, in one step once they are judged.
 
-    `keep` are bounds such as `cosine=0.999`, in place of a precision's own for that measure. `prefer` speed takes
-    longer: it looks for modules that faster kernels may have. A precision that
-    misses is in the report and, without `keep_failed`, not in the package: see
-    `QuantizationReport.require_passed`. Raises UsageError for a precision or bound there is not and for a
-    package nothing can be judged by, PackageError for one that is damaged. What was there before stays.
+    `package` may be an .onnx file of anybody's: then `output` is a new package around it. `options` are fields of
+    `Settings` (`keep=("cosine=0.999",)`), in place of `settings`. A precision that misses its budget is in the
+    report and, without `keep_failed`, not in the package: see `QuantizationReport.require_passed`. Raises UsageError
+    for what cannot be asked for and for a package nothing can be judged by, PackageError for one that is damaged.
+    What was there before stays.
     """
-    registry = load_registry()
-    chosen, bounds = choose_precisions(precisions, registry.precisions), parse_keep(keep)
-    info = inspect_package(package)
-    info.require_intact()
-    stems = main_stems(info.record)
-    report = QuantizationReport(output or package, (), ())
-    try:
-        with stage_package(
-            report.output, overwrite=overwrite or output is None, source=package if output else None
-        ) as staging:
-            _copy_files(package, staging.folder, link=output is None)
-            rows = add_precisions(
-                staging.folder,
-                stems,
-                chosen,
-                bounds,
-                keep_failed=keep_failed,
-                prefer=prefer,
-                progress=progress,
-            )
-            kept = tuple(row.name for row in rows if row.passed or keep_failed)
-            report = QuantizationReport(report.output, rows, kept)
-            if not kept:
-                raise _NothingKeptError
-            _seal(info, staging.folder, report, registry)
-    except _NothingKeptError:
-        pass
+    settings, registry = settings or Settings(**options), load_registry()
+    chosen, given = choose_precisions(precisions, registry.precisions), settings.samples()
+    with ExitStack() as stack:
+        if package.is_file():
+            if output is None:
+                raise UsageError(
+                    f"{package} is a file", remedy="name the folder of the new package with --output"
+                )
+            package = stack.enter_context(as_package(package))
+        info = inspect_package(package)
+        info.require_intact()
+        stems = main_stems(info.record)
+        report = QuantizationReport(output or package, (), ())
+        try:
+            with stage_package(
+                report.output, overwrite=overwrite or output is None, source=package if output else None
+            ) as staging:
+                copy_files(package, staging.folder, linked=output is None)
+                with workbench(staging.folder, stems) as bench:
+                    work = _Work(bench, info.record, settings, given, progress)
+                    rows = work.add(chosen, staging.folder)
+                kept = tuple(row.name for row in rows if row.passed or settings.keep_failed)
+                report = QuantizationReport(report.output, rows, kept)
+                if not kept:
+                    raise _NothingKeptError
+                _seal(info, staging.folder, report, registry)
+        except _NothingKeptError:
+            pass
     return report
 
 
@@ -98,141 +95,140 @@ def main_stems(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stems))
 
 
-def add_precisions(
-    folder: Path,
-    stems: Sequence[str],
-    precisions: Sequence[Precision],
-    bounds: Budget,
-    *,
-    keep_failed: bool = False,
-    prefer: Preference = "size",
-    progress: Progress = SILENT,
-) -> tuple[PrecisionRow, ...]:
-    """Write precisions of the fp32 graphs `stems` of a package into `folder/onnx`, once each is judged.
-
-    The folder holds the tokenizer besides, to judge on text. A precision that misses its budget leaves no
-    file, and one that was there stays.
-    """
-    rows = []
-    with _workbench(folder, stems) as bench:
-        with progress.stage("embed the corpus"):
-            judge = Judge.of(bench)
-        for precision in precisions:
-            with progress.stage(f"make {precision.name}"):
-                work = _Work(bench, stems, precision, judge)
-                row = work.make({**precision.budget, **bounds}, prefer, progress)
-            if row.passed or keep_failed:
-                _install(bench, folder, precision, row.files, stems)
-            rows.append(row)
-    return tuple(rows)
-
-
-@contextmanager
-def _workbench(folder: Path, stems: Sequence[str]) -> Iterator[Path]:
-    """A package inside the package, of links: candidates are written and judged there."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != RECORD]
-    with tempfile.TemporaryDirectory(prefix=".candidates-", dir=folder) as scratch:
-        for file in files:
-            name = file.relative_to(folder)
-            if name.parts[0] != ONNX or _is_main(file, stems):
-                _link(file, Path(scratch) / name)
-        yield Path(scratch)
-
-
-def _is_main(file: Path, stems: Sequence[str]) -> bool:
-    """A main graph or its data; data files are named after a graph, and shared ones after `model`."""
-    return file.name.partition(".")[0] in {*stems, "model"}
-
-
 @dataclass
 class _Work:
-    """One precision on the workbench: the candidate that lies there now, and how to make the next."""
+    """Precisions of one package, one after the other, with what all of them share."""
 
-    bench: Path
-    stems: Sequence[str]
-    precision: Precision
-    judge: Judge
-    files: dict[str, int] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    bench: Workbench
+    record: Mapping[str, Any]
+    settings: Settings
+    given: tuple[Any, Any]
+    progress: Progress
+    judge: Judge | None = None
+    watch: Stopwatch | None = None
 
-    def make(self, budget: Budget, prefer: Preference, progress: Progress) -> PrecisionRow:
-        modules = _modules(self.bench / ONNX, self.stems)
-        plan, tried = choose_plan(self.precision, budget, modules, self._measure, progress.advance, prefer)
-        if not tried or tried[-1].plan != plan:
-            self._write(plan)
-        whole = sum(
-            file.stat().st_size for file in (self.bench / ONNX).iterdir() if _is_main(file, self.stems)
-        )
-        return PrecisionRow(
-            self.precision.name,
-            files=self.files,
-            hashes=self.hashes,
-            ratio=sum(self.files.values()) / whole,
-            quality=self.judge.evaluate(self.precision.name),
-            budget=budget,
-            plan=plan,
-            tried=tried,
-        )
-
-    def _measure(self, plan: PrecisionPlan, *, quick: bool = False) -> Trial:
-        self._write(plan)
-        quality = self.judge.rehearse(self.precision.name, quick=quick)
-        return Trial(plan, sum(self.files.values()), quality)
-
-    def _write(self, plan: PrecisionPlan) -> None:
-        """The graphs of a plan, weights streamed from the fp32 files; large ones in one data file for all."""
-        folder, suffix = self.bench / ONNX, self.precision.suffix
-        for name in self.files:
-            (folder / name).unlink()
-        graphs = [
-            ExportedGraph(f"{graph.stem}{suffix}", graph.model) for graph in read_graphs(folder, self.stems)
-        ]
-        for graph in graphs:
-            plan.apply(graph.model)
-        pending = bind_graphs(graphs, {}, folder, external_data="auto", data_file=f"model{suffix}.onnx_data")
-        written = write_graphs(pending, SILENT.stage)
-        self.hashes = written.hashes
-        self.files = {name: (folder / name).stat().st_size for name in written.hashes}
-
-
-def _modules(folder: Path, stems: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """The matrices of all graphs with their sizes in bytes, each once."""
-    found = {}
-    for graph in read_graphs(folder, stems):
-        found.update({name: recipe.nbytes for _, name, recipe in matrices(graph.model)})
-    return tuple(found.items())
-
-
-def _install(
-    bench: Path, folder: Path, precision: Precision, files: Mapping[str, int], stems: Sequence[str]
-) -> None:
-    """Move a precision's files into the package, in the place of older ones."""
-    for file in list((folder / ONNX).iterdir()):
-        if file.name.partition(".")[0] in {f"{stem}{precision.suffix}" for stem in (*stems, "model")}:
-            file.unlink()
-    for name in files:
-        (bench / ONNX / name).replace(folder / ONNX / name)
-
-
-def _copy_files(package: Path, folder: Path, *, link: bool) -> None:
-    """All of a package but its record. Graphs may be linked: they are never written to, new ones take their place."""
-    for file in package.rglob("*"):
-        name = file.relative_to(package)
-        if file.is_file() and name.as_posix() != RECORD:
-            if link and name.parts[0] == ONNX:
-                _link(file, folder / name)
+    def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
+        """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
+        calibrated = any(plan.calibrates for precision in precisions for plan in self._plans(precision))
+        if not self.settings.unjudged or calibrated:
+            with self.progress.stage("run fp32 on the evaluation inputs"):
+                self._find_judge()
+        rows = []
+        for precision in precisions:
+            candidate = Candidate(precision.suffix)
+            with self.progress.stage(f"make {precision.name}"):
+                row = self._make(precision, candidate)
+            if row.passed or self.settings.keep_failed:
+                self.bench.install(candidate, folder)
             else:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, folder / name)
+                self.bench.remove(candidate)
+            rows.append(row)
+        return tuple(rows)
+
+    def _find_judge(self) -> None:
+        first, second = self.given
+        self.judge = Judge.of(
+            self.bench.folder,
+            self.record,
+            self.bench.stems,
+            calibration=first,
+            evaluation=second,
+            count=self.settings.num_samples,
+            preprocess=self.settings.preprocess,
+        )
+        self.judge.require(self.settings.bounds)
+        self.watch = Stopwatch(self.bench.folder, self.judge.task, self.judge.evaluation)
+
+    def _plans(self, precision: Precision) -> list[Any]:
+        if self.settings.recipe is not None:
+            return [_read_recipe(self.settings.recipe, precision.name)]
+        plans = self.settings.tuning.apply(precision.name, precision.plans())
+        return plans[:1] if self.settings.unjudged else plans
+
+    def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
+        plans = self._plans(precision)
+        if not self.bench.modules and not any(plan.half for plan in plans if isinstance(plan, Plan)):
+            raise UsageError(
+                f"{precision.name}: these graphs multiply by no stored fp32 matrix: there is nothing to quantize",
+                remedy="choose fp16, or convert without precisions; a graph that is quantized already stays as it is",
+            )
+        calibration = self._calibrate(plans)
+        judge = None if self.settings.unjudged else self.judge
+        budget: dict[str, float] = {}
+        if judge is not None:
+            budget = judge.budget(self.settings.bounds or precision.budget)
+        choice = self._choose(plans, budget, candidate, judge)
+        self.bench.write(candidate, choice.plan)
+        quality = None if judge is None else judge.evaluate(candidate.suffix)
+        return PrecisionRow(
+            precision.name,
+            files=candidate.files,
+            hashes=candidate.hashes,
+            ratio=candidate.nbytes / self.bench.whole,
+            quality=quality,
+            budget=budget,
+            plan=choice.plan,
+            tried=choice.trials,
+            latency=None if judge is None or self.watch is None else self.watch.measure(candidate.suffix),
+            calibration=calibration,
+            notes=(UNJUDGED,) if judge is None else (f"judged on {judge.about}",),
+        )
+
+    def _choose(
+        self, plans: Sequence[Any], budget: Mapping[str, float], candidate: Candidate, judge: Judge | None
+    ) -> Choice:
+        """The plan; what is tried on the way lies where the candidate will."""
+        if judge is None or self.settings.recipe is not None:
+            return Choice(plans[0])
+        settings, watch = self.settings, self.watch
+
+        def measure(plan: Any, *, quick: bool = False) -> Trial:
+            self.bench.write(candidate, plan)
+            quality = judge.rehearse(candidate.suffix, quick=quick)
+            timed = settings.prefer == "speed" and watch is not None and not quick
+            speed = watch.measure(candidate.suffix).both if timed and watch is not None else None
+            return Trial(plan, candidate.nbytes, quality, speed)
+
+        return choose_plan(
+            plans,
+            budget,
+            self.bench.modules,
+            measure,
+            self.progress.advance,
+            prefer=settings.prefer,
+            limit=settings.limit(self.bench.whole),
+        )
+
+    def _calibrate(self, plans: Sequence[Any]) -> dict[str, Any] | None:
+        """Let the plans that want it know what enters each matrix on the calibration samples."""
+        if not any(isinstance(plan, Plan) and plan.calibrates for plan in plans):
+            return None
+        assert self.judge is not None
+        statistics = self.bench.statistics
+        if statistics is None:
+            tuning = self.settings.tuning
+            symmetric = bool(tuning.symmetric) or tuning.target == "tensorrt"
+            statistics = Statistics(self.bench.points(), tuning.static or "minmax", symmetric)
+            self.judge.observe(statistics)
+            self.bench.statistics = statistics
+        source = self.settings.calibration or "what comes along"
+        return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
 
 
-def _link(file: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _read_recipe(path: Path, name: str) -> Plan:
+    """The plan in a recipe file: one alone, a package's record, or one of several precisions by name."""
     try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--recipe {path} cannot be read: {error}", remedy="give a JSON file") from error
+    if isinstance(content, dict) and isinstance(content.get("precisions"), dict):
+        if name not in content["precisions"]:
+            known = ", ".join(content["precisions"]) or "none"
+            raise UsageError(f"--recipe {path} has no recipe of {name!r}; it has {known}")
+        content = content["precisions"][name]
+    if isinstance(content, dict) and "recipe" in content:
+        content = content["recipe"]
+    return read_plan(content)
 
 
 def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:

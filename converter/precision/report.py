@@ -7,32 +7,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.additions import PrecisionPlan
 from converter.errors import ParityError
 from converter.precision.budget import Budget, Quality
+from converter.precision.latency import Latency
 from converter.precision.search import Trial
+
+UNJUDGED = "nothing was measured: --unjudged"
 
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """One precision: the bytes and hashes of its files by name, its size as a share of fp32, its quality.
+    """One precision: the bytes and hashes of its files by name, its size as a share of fp32, its quality and speed.
 
-    `plan` made it, `tried` is what it was chosen from, `budget` what it had to keep.
+    `plan` made it, `tried` is what it was chosen from, `budget` what it had to keep. Without `quality` it was not
+    judged. `calibration` says on what activations were observed, if they were; `notes` are for the user.
     """
 
     name: str
     files: Mapping[str, int]
     hashes: Mapping[str, str]
     ratio: float
-    quality: Quality
+    quality: Quality | None
     budget: Budget
-    plan: PrecisionPlan
-    tried: tuple[Trial, ...]
+    plan: Any
+    tried: tuple[Trial, ...] = ()
+    latency: Latency | None = None
+    calibration: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def misses(self) -> tuple[str, ...]:
         """One sentence for each bound of the budget that is missed."""
-        return self.quality.misses(self.budget)
+        return () if self.quality is None else self.quality.misses(self.budget)
 
     @property
     def passed(self) -> bool:
@@ -40,16 +46,23 @@ class PrecisionRow:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the precision's entry in converter.json."""
+        recipe = {**self.plan.to_json()}
+        if self.calibration is not None:
+            recipe["calibration"] = dict(self.calibration)
         return {
             "files": [f"onnx/{name}" for name in self.files],
             "bytes": sum(self.files.values()),
             "ratio": round(self.ratio, 4),
-            "quality": self.quality.to_json(),
+            "quality": None if self.quality is None else self.quality.to_json(),
+            "speed": None if self.latency is None else self.latency.to_json(),
             "budget": dict(self.budget),
+            "judged": self.quality is not None,
             "passed": self.passed,
             "misses": list(self.misses),
-            "recipe": self.plan.to_json(),
+            "label": self.plan.label,
+            "recipe": recipe,
             "tried": [trial.to_json() for trial in self.tried],
+            "notes": list(self.notes),
         }
 
 
@@ -74,7 +87,7 @@ class QuantizationReport:
         left = [row.name for row in failed if row.name not in self.kept]
         lines = [f"{row.name}: {', '.join(row.misses)}" for row in failed]
         raise ParityError(
-            "the budget is missed on the evaluation texts:\n  " + "\n  ".join(lines),
+            "the budget is missed on the evaluation inputs:\n  " + "\n  ".join(lines),
             remedy=f"not written: {', '.join(left)}; give a lower --keep, or --keep-failed"
             if left
             else "written all the same, and marked in converter.json",

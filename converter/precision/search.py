@@ -1,108 +1,175 @@
-"""Choosing a plan on the calibration half: what keeps the budget first, then what is cheaper where it costs least."""
+"""Choosing a plan on the calibration samples: what keeps the budget, smallest or fastest first, then mixtures.
+
+First every plan for the whole graph is measured. Where a smaller or faster one misses, it is given to single
+matrices of the best one that keeps, those first that add the least error for their size, as far as the budget goes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from converter.additions import Precision, PrecisionPlan
-from converter.precision.budget import Budget, Quality
+from converter.precision.budget import RATIOS, Budget, Quality, error_of
+from converter.precision.formats import Plan
 from converter.request import Preference
 
-# Aimed at on calibration texts: this much of the allowed error, since other texts may fare worse.
+# Aimed at on calibration samples: this much of the allowed error, since others may fare worse.
 _SHARE = 0.75
+# Plans closer than this in speed are equally fast.
+_SAME_SPEED = 0.03
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A plan, its size in bytes, and its quality on the calibration texts."""
+    """A plan, its size in bytes, its quality on the calibration samples; `speed` as a multiple of fp32's if measured.
 
-    plan: PrecisionPlan
+    `quick` quality is of a part of the samples, for comparing plans by.
+    """
+
+    plan: Any
     nbytes: int
     quality: Quality
+    speed: float | None = None
+    quick: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        promoted = len(self.plan.to_json().get("exceptions", ()))
-        return {
-            "plan": self.plan.label,
-            "promoted": promoted,
-            "bytes": self.nbytes,
-            **self.quality.to_json(),
-        }
+        speed = {} if self.speed is None else {"speed": round(self.speed, 3)}
+        return {"plan": self.plan.label, "bytes": self.nbytes, **speed, **self.quality.to_json()}
 
 
 class Measure(Protocol):
-    """Makes a plan's graphs and runs them; `quick` takes a part of the texts, enough to compare plans by."""
+    """Makes a plan's graphs and runs them; `quick` takes a part of the samples, enough to compare plans by."""
 
-    def __call__(self, plan: PrecisionPlan, *, quick: bool = False) -> Trial: ...
+    def __call__(self, plan: Any, *, quick: bool = False) -> Trial: ...
 
 
 Advance = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The plan to judge, and what was measured on the way."""
+
+    plan: Any
+    trials: tuple[Trial, ...] = ()
+
+
+def aim_of(budget: Budget) -> dict[str, float]:
+    """The bounds that calibration samples must keep: part of the allowed error is left to other samples."""
+    return {
+        name: 1 + (bound - 1) * _SHARE if name in RATIOS else 1 - (1 - bound) * _SHARE
+        for name, bound in budget.items()
+    }
+
+
 def choose_plan(
-    precision: Precision,
+    plans: Sequence[Any],
     budget: Budget,
     modules: Sequence[tuple[str, int]],
     measure: Measure,
     advance: Advance,
+    *,
     prefer: Preference = "size",
-) -> tuple[PrecisionPlan, tuple[Trial, ...]]:
-    """The plan to judge, and all that was tried on the way; where none keeps the budget, the closest one.
+    limit: int = 60,
+) -> Choice:
+    """The smallest (or fastest) of what keeps the budget; where nothing does, the closest.
 
-    The first of the precision's plans that keeps the budget, then its cheaper format (or with `prefer` speed its
-    faster one) for as many modules as the budget allows. `modules` are the matrices with their sizes. A precision
-    with one plan has nothing to choose, and nothing is measured. The same measurements give the same plan.
+    `modules` are the matrices with their sizes; at most about `limit` plans are measured. The same measurements give
+    the same plan. One plan without a budget is not measured: there is nothing to choose.
     """
-    plans, make = precision.plans(), precision.faster if prefer == "speed" else precision.cheaper
-    if len(plans) == 1 and make is None:
-        return plans[0], ()
-    aim = {name: 1 - (1 - bound) * _SHARE for name, bound in budget.items()}
-    trials: list[Trial] = []
-    for plan in plans:
-        trials.append(measure(plan))
-        if not trials[-1].quality.misses(aim):
-            break
-    else:
-        return max(trials, key=_closeness).plan, tuple(trials)
-    if make is None or not modules:
-        return plan, tuple(trials)
-    chosen, more = _spread(plan, make(), aim, modules, measure, advance)
-    return chosen, (*trials, *more)
+    if len(plans) == 1 and (not budget or limit < 2):
+        return Choice(plans[0])
+    search = _Search(aim_of(budget), modules, measure, advance, prefer, limit)
+    search.whole(plans)
+    kept = [trial for trial in search.trials if search.keeps(trial)]
+    if not kept and (rescue := search.rescue(plans)) is not None:
+        kept = [rescue]
+    if not kept:
+        return Choice(max(search.trials, key=search.closeness).plan, tuple(search.trials))
+    best = min(kept, key=search.cost)
+    cheaper = [trial for trial in search.trials if search.cost(trial) < search.cost(best)]
+    if cheaper:
+        best = search.mix(best, max(cheaper, key=search.closeness))
+    return Choice(best.plan, tuple(trial for trial in search.trials if not trial.quick))
 
 
-def _closeness(trial: Trial) -> tuple[float, float, float]:
-    return trial.quality.cosine, trial.quality.cosine_min, trial.quality.top1
+@dataclass
+class _Search:
+    aim: Mapping[str, float]
+    modules: Sequence[tuple[str, int]]
+    measure: Measure
+    advance: Advance
+    prefer: Preference
+    limit: int
 
+    def __post_init__(self) -> None:
+        self.trials: list[Trial] = []
 
-def _spread(
-    plan: Any,
-    other: Any,
-    aim: Budget,
-    modules: Sequence[tuple[str, int]],
-    measure: Measure,
-    advance: Advance,
-) -> tuple[PrecisionPlan, list[Trial]]:
-    """Give modules another format, those first that add the least error for their size, while the aim is kept.
+    def keeps(self, trial: Trial) -> bool:
+        return not trial.quality.misses(self.aim)
 
-    Each module's error is measured alone; how many there may be is then bisected with all of them together.
-    """
-    trials = [measure(plan.giving([name for name, _ in modules], other))]
-    if not trials[0].quality.misses(aim):
-        return trials[0].plan, trials
-    error = {}
-    for done, (name, size) in enumerate(modules, 1):
-        alone = measure(plan.giving([name], other), quick=True)
-        error[name] = (1 - alone.quality.cosine) / size
-        advance(done, len(modules))
-    order = sorted(error, key=lambda name: (error[name], name))
-    best, low, high = plan, 0, len(order)
-    while high - low > 1:
-        middle = (low + high) // 2
-        trials.append(measure(plan.giving(order[:middle], other)))
-        if trials[-1].quality.misses(aim):
-            high = middle
-        else:
-            best, low = trials[-1].plan, middle
-    return best, trials
+    def closeness(self, trial: Trial) -> tuple[float, float]:
+        return trial.quality.closeness(self.aim), -error_of(trial.quality)
+
+    def cost(self, trial: Trial) -> tuple[float, int]:
+        """Least is best: bytes, or with speed preferred time in coarse steps and then bytes."""
+        if self.prefer == "speed" and trial.speed:
+            return round(1 / trial.speed / _SAME_SPEED) * _SAME_SPEED, trial.nbytes
+        return float(trial.nbytes), 0
+
+    def try_plan(self, plan: Any, *, quick: bool = False) -> Trial:
+        trial = self.measure(plan, quick=quick)
+        self.trials.append(replace(trial, quick=quick))
+        self.advance(min(len(self.trials), self.limit), self.limit)
+        return trial
+
+    def whole(self, plans: Sequence[Any]) -> None:
+        """Each plan for the whole graph; with little to spend, until one keeps the budget."""
+        for plan in plans:
+            trial = self.try_plan(plan)
+            short = self.limit < len(plans) + len(self.modules)
+            if self.keeps(trial) and short and self.prefer == "size":
+                return
+
+    def rescue(self, plans: Sequence[Any]) -> Trial | None:
+        """Matrices left in float, where no format keeps the budget for all of them."""
+        closest = max(self.trials, key=self.closeness)
+        if not isinstance(closest.plan, Plan) or closest.plan.half or len(self.trials) >= self.limit:
+            return None
+        trial = self.try_plan(replace(closest.plan, matrices=None, exceptions={}))
+        return trial if self.keeps(trial) else None
+
+    def mix(self, best: Trial, other: Trial) -> Trial:
+        """Give matrices of a plan that keeps the budget the format of one that does not, as many as it allows.
+
+        Each one's error is measured alone; how many there may be is then bisected with all of them together.
+        """
+        groups = self._groups()
+        if not hasattr(best.plan, "giving") or len(groups) < 2:
+            return best
+        form, error = other.plan.matrices, {}
+        for group in groups:
+            if len(self.trials) + len(groups).bit_length() + 1 >= self.limit:
+                return best
+            alone = self.try_plan(best.plan.giving(group, form), quick=True)
+            error[group] = error_of(alone.quality) / sum(size for name, size in self.modules if name in group)
+        order = sorted(groups, key=lambda group: (error[group], group))
+        found, low, high = best, 0, len(order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            names = [name for group in order[:middle] for name in group]
+            trial = self.try_plan(best.plan.giving(names, form))
+            if self.keeps(trial):
+                low = middle
+                found = min(found, trial, key=self.cost)
+            else:
+                high = middle
+        return found
+
+    def _groups(self) -> list[tuple[str, ...]]:
+        """The matrices one by one, or runs of neighbours where there are more than may be tried."""
+        names = [name for name, _ in self.modules]
+        room = max(1, self.limit - len(self.trials) - 8)
+        step = -(-len(names) // room)
+        return [tuple(names[start : start + step]) for start in range(0, len(names), step)]

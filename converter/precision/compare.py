@@ -1,0 +1,132 @@
+"""Numbers that say how much of fp32 is kept: pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.precision.budget import Quality
+from converter.runtime.maxsim import maxsim
+
+Vectors = NDArray[np.float64]
+
+# Of wide outputs, the logits of a vocabulary, so many of the likeliest are compared.
+LIKELIEST = 256
+
+
+def compare_vectors(reference: Any, found: Any, what: str = "texts") -> Quality:
+    """Of embeddings (texts, dimension): cosines, and `top1`, whether the nearest other text is the same one."""
+    if not np.isfinite(found).all():
+        return Quality({"cosine": -1.0, "cosine_min": -1.0, "top1": 0.0}, len(found), what)
+    first, second = (_unit(np.asarray(vectors, np.float64)) for vectors in (reference, found))
+    cosines = (first * second).sum(axis=1)
+    kept = _nearest(first) == _nearest(second)
+    values = {"cosine": float(cosines.mean()), "cosine_min": float(cosines.min()), "top1": float(kept.mean())}
+    return Quality(values, len(found), what)
+
+
+def compare_pages(reference: Sequence[Any], found: Sequence[Any], queries: int) -> Quality:
+    """Of vectors of queries, then of pages. `maxsim_top1`: share of queries whose best page stays."""
+    if not all(np.isfinite(entry).all() for entry in found):
+        return Quality({"cosine": -1.0, "cosine_min": -1.0, "maxsim_top1": 0.0}, queries, "queries and pages")
+    cosines = np.concatenate([row_cosines(a, b) for a, b in zip(reference, found, strict=True)])
+    best = [maxsim(entry[:queries], entry[queries:]).argmax(axis=1) for entry in (reference, found)]
+    values = {
+        "cosine": float(cosines.mean()),
+        "cosine_min": float(cosines.min()),
+        "maxsim_top1": float((best[0] == best[1]).mean()),
+    }
+    return Quality(values, queries, "queries and pages")
+
+
+def row_cosines(reference: Any, found: Any) -> Vectors:
+    """Cosine of each row (last axis) with its counterpart; rows too short to have a direction count as alike."""
+    first, second = (
+        np.asarray(value, np.float64).reshape(-1, np.shape(value)[-1]) for value in (reference, found)
+    )
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    alike = (lengths < 1e-12) & (np.abs(first - second).max(axis=1, initial=0) < 1e-6)
+    cosines: Vectors = np.where(alike, 1.0, (first * second).sum(axis=1) / np.maximum(lengths, 1e-12))
+    return cosines
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an output: values (rows, width), the largest one's place, and of a wide output which columns these are.
+
+    `loss` is the negative log-likelihood of the token that came next, where there is one.
+    """
+
+    values: Any
+    first: Any
+    columns: Any = None
+    loss: Any = None
+
+    @staticmethod
+    def of(output: Any, like: Rows | None = None, targets: Sequence[int] | None = None) -> Rows:
+        """From an output (..., width); the columns of a wide one are `like`'s, or its likeliest."""
+        table = np.asarray(output, np.float32).reshape(-1, np.shape(output)[-1])
+        loss = None
+        if targets is not None:
+            largest = table.max(axis=1, keepdims=True)
+            total = np.log(np.exp(table - largest).sum(axis=1)) + largest[:, 0]
+            loss = (total - table[np.arange(len(targets)), list(targets)]).astype(np.float64)
+        first, columns = table.argmax(axis=1), None
+        if table.shape[1] > 4 * LIKELIEST:
+            columns = (
+                like.columns
+                if like is not None
+                else np.argpartition(-table, LIKELIEST, axis=1)[:, :LIKELIEST]
+            )
+            table = np.take_along_axis(table, columns, axis=1)
+        if targets is not None:
+            table = table - table.mean(
+                axis=1, keepdims=True
+            )  # a constant added to all logits changes nothing
+        return Rows(table, first, columns, loss)
+
+
+Sampled = Mapping[str, Rows]
+
+
+def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: str) -> Quality:
+    """Of outputs sample by sample: cosines of all rows; `top1` of what are logits, or of the samples' mean vectors;
+    `perplexity` as a multiple of the reference's, where there are losses.
+    """
+    pairs = [(name, a[name], b[name]) for a, b in zip(reference, found, strict=True) for name in a]
+    if not all(np.isfinite(b.values).all() for _, _, b in pairs):
+        return Quality({"cosine": -1.0, "cosine_min": -1.0, "top1": 0.0}, len(found), what)
+    cosines = np.concatenate([row_cosines(a.values, b.values) for _, a, b in pairs])
+    values = {"cosine": float(cosines.mean()), "cosine_min": float(cosines.min())}
+    labels = [(a.first == b.first) for name, a, b in pairs if "logits" in name]
+    if labels:
+        values["top1"] = float(np.concatenate(labels).mean())
+    elif len(found) > 1:
+        means = [np.stack([_mean(sample) for sample in samples]) for samples in (reference, found)]
+        values["top1"] = compare_vectors(*means).values["top1"]
+    losses = [(a.loss, b.loss) for _, a, b in pairs if a.loss is not None]
+    if losses:
+        first, second = (np.concatenate([pair[side] for pair in losses]).mean() for side in (0, 1))
+        values["perplexity"] = float(np.exp(min(second - first, 50.0)))
+    return Quality(values, len(found), what)
+
+
+def _mean(sample: Sampled) -> Any:
+    return np.concatenate([rows.values.mean(axis=0) for rows in sample.values()])
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = vectors / np.maximum(lengths, 1e-12)
+    return unit
+
+
+def _nearest(unit: Vectors) -> NDArray[np.int64]:
+    likeness = unit @ unit.T
+    np.fill_diagonal(likeness, -np.inf)
+    nearest: NDArray[np.int64] = likeness.argmax(axis=1)
+    return nearest

@@ -1,0 +1,68 @@
+"""What a user asks of precisions: one frozen record for the command line, for `convert` and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converter.errors import UsageError
+from converter.precision.budget import Budget, parse_keep
+from converter.precision.samples import Given, read_samples
+from converter.precision.targets import Tuning
+from converter.request import Preference
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How precisions are made and judged.
+
+    keep         bounds such as `cosine=0.999`; they take the place of a precision's own budget, all of it
+    prefer       of what keeps the budget, the smallest or the fastest
+    keep_failed  what misses its budget is written all the same, marked
+    unjudged     nothing is measured, nothing can miss
+    calibration, evaluation
+                 a text file, JSON lines, a folder of images, or `generated`; what comes along without them
+    num_samples  so many calibration samples, and no fewer
+    preprocess   from Python: a sample -> a feed by input name
+    trials       at most about so many plans are measured; None goes by the model's size
+    recipe       a file with a recipe to apply as it is, in place of a search
+    """
+
+    keep: tuple[str, ...] = ()
+    prefer: Preference = "size"
+    keep_failed: bool = False
+    unjudged: bool = False
+    calibration: str | None = None
+    evaluation: str | None = None
+    num_samples: int | None = None
+    preprocess: Callable[[Any], Mapping[str, Any]] | None = None
+    trials: int | None = None
+    recipe: Path | None = None
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self) -> None:
+        if self.num_samples is not None and self.num_samples < 1:
+            raise UsageError(f"{self.num_samples} samples calibrate nothing", remedy="give 1 or more")
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"{self.trials} trials measure nothing", remedy="give 1 or more")
+        if self.unjudged and self.keep:
+            raise UsageError("--keep and --unjudged contradict each other", remedy="leave one of them out")
+        parse_keep(self.keep)
+
+    @property
+    def bounds(self) -> Budget:
+        return parse_keep(self.keep)
+
+    def samples(self) -> tuple[Given | None, Given | None]:
+        """Calibration and evaluation samples, read. Raises UsageError for what cannot be, and for too few."""
+        first = None if self.calibration is None else read_samples(self.calibration, self.num_samples)
+        second = (
+            None if self.evaluation is None else read_samples(self.evaluation, None, option="--evaluation")
+        )
+        return first, second
+
+    def limit(self, nbytes: int) -> int:
+        """Plans to measure at most, for a model of so many bytes: a minute or so for a small one."""
+        return self.trials or int(min(72, max(3, 12e9 / max(nbytes, 1))))

@@ -1,0 +1,94 @@
+"""The options of precisions, for `converter quantize` and for conversions, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from converter.precision.settings import Settings
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+# Spelt out, since the modules that know them import numpy.
+TARGETS = ("auto", "arm64", "avx2", "avx512", "avx512_vnni", "tensorrt", "webgpu")
+METHODS = ("minmax", "entropy", "percentile")
+SIZES = ("16", "32", "64", "128", "256")
+
+QUANTIZATION = (
+    click.option(
+        "--keep", multiple=True, metavar="MEASURE=BOUND", help="cosine=0.999, top1=0.99 and the like."
+    ),
+    click.option(
+        "--prefer",
+        type=click.Choice(["size", "speed"]),
+        default="size",
+        show_default=True,
+        help="What to take of all that keeps the budget.",
+    ),
+    click.option("--unjudged", is_flag=True, help="Write precisions that nothing was measured of."),
+    click.option(
+        "--calibration", metavar="SOURCE", help="A text file, JSON lines, a folder of images, or generated."
+    ),
+    click.option("--evaluation", metavar="SOURCE", help="What to judge by, of the same kinds."),
+    click.option("--num-samples", type=click.IntRange(1), help="Calibration samples to use, and no fewer."),
+    click.option("--static", type=click.Choice(METHODS), help="Calibrate activations of 8 bits (QDQ)."),
+    click.option(
+        "--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="Where it will run."
+    ),
+    click.option("--per-channel/--no-per-channel", default=None, help="A scale for each column of a matrix."),
+    click.option("--reduce-range/--no-reduce-range", default=None, help="Weights of 7 bits."),
+    click.option(
+        "--weight-type", type=click.Choice(["QInt8", "QUInt8"]), help="Of matrices with column scales."
+    ),
+    click.option("--block-size", type=click.Choice(SIZES), help="Weights with one scale, in blocks."),
+    click.option("--symmetric/--no-symmetric", default=None, help="Without zero points."),
+    click.option(
+        "--accuracy-level", type=click.IntRange(0, 4), help="Of products in blocks: 4 int8, 0 fp32."
+    ),
+    click.option(
+        "--trials", type=click.IntRange(1), help="Plans to measure at most. [default: by the model's size]"
+    ),
+    click.option("--recipe", type=FILE, help="Apply a recorded recipe (a converter.json, or a part of it)."),
+)
+_NAMES = ("keep", "prefer", "unjudged", "calibration", "evaluation", "num_samples", "trials", "recipe")
+_TUNING = (
+    "target",
+    "per_channel",
+    "reduce_range",
+    "weight_type",
+    "block_size",
+    "symmetric",
+    "accuracy_level",
+    "static",
+)
+
+
+def take_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Remove the options above from `given`; those that say something, as plain values."""
+    taken = {name: given.pop(name) for name in (*_NAMES, *_TUNING)}
+    if taken["block_size"] is not None:
+        taken["block_size"] = int(taken["block_size"])
+    if taken["recipe"] is not None:
+        taken["recipe"] = str(taken["recipe"])
+    defaults = {"prefer": "size", "target": "auto", "unjudged": False, "keep": ()}
+    return {name: value for name, value in taken.items() if value is not None and value != defaults.get(name)}
+
+
+def settings_of(options: Mapping[str, Any], *, keep_failed: bool = False) -> Settings:
+    """The settings that options come to. Raises UsageError where they mean nothing."""
+    from converter.errors import UsageError
+    from converter.precision.settings import Settings
+    from converter.precision.targets import Tuning
+
+    known = {**options}
+    tuning = Tuning(**{name: known.pop(name) for name in _TUNING if name in known})
+    known["keep"] = tuple(known.get("keep", ()))
+    if (recipe := known.get("recipe")) is not None:
+        known["recipe"] = Path(recipe)
+    try:
+        return Settings(tuning=tuning, keep_failed=keep_failed, **known)
+    except TypeError as error:
+        raise UsageError(f"an option of precisions is unknown: {error}") from error
