@@ -10,6 +10,7 @@ import click
 from converter.console import quiet_libraries, show_progress, write_line, write_table
 from converter.options import FOLDER, OUTPUT, options
 from converter.quantize_options import QUANTIZATION, settings_of, take_options
+from converter.text import size_text
 
 if TYPE_CHECKING:
     from converter.precision.report import PrecisionRow, QuantizationReport
@@ -71,8 +72,6 @@ def show_quantization(report: QuantizationReport) -> None:
 
 
 def _cells(row: PrecisionRow, measures: list[str]) -> tuple[str, ...]:
-    from converter.display import size_text
-
     values = {} if row.quality is None else row.quality.values
     speed = ("", "") if row.latency is None else (f"{row.latency.one:.2f}x", f"{row.latency.many:.2f}x")
     verdict = ("kept" if row.passed else "MISSED") if row.budget else "none"

@@ -159,10 +159,14 @@ def quality(facts: CardFacts) -> str:
     rows = []
     for name, entry in facts.precisions.items():
         values = [_number(entry["quality"].get(measure)) for measure in measures]
-        budget = ", ".join(f"{measure} >= {bound:g}" for measure, bound in entry["budget"].items()) or "none"
-        rows.append((name, *values, budget, "kept" if entry["passed"] else "**missed**"))
+        bounds = (
+            f"{measure} {'<=' if measure == 'perplexity' else '>='} {bound:g}"
+            for measure, bound in entry["budget"].items()
+        )
+        verdict = ("kept" if entry["passed"] else "**missed**") if entry["quality"] else "not judged"
+        rows.append((name, *values, ", ".join(bounds) or "none", verdict))
     header = ("precision", *measures, "budget", "")
-    text = f"Each precision against the {facts.dtype} graphs, on texts that took no part in making it."
+    text = f"Each precision against the {facts.dtype} graphs, on inputs that took no part in making it."
     return "\n\n".join(["## Quality of the precisions", text, markdown_table(header, rows, right=measures)])
 
 

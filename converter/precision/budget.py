@@ -19,6 +19,7 @@ MEASURES: Mapping[str, str] = {
     "perplexity": "perplexity as a multiple of fp32's, such as 1.01x: an upper bound",
 }
 RATIOS = ("perplexity",)
+COUNTED = ("top1", "maxsim_top1")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Quality:
     what: str = "texts"
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.values, "samples": self.samples, "of": self.what}
+        return {**self.values, "samples": self.samples}
 
     def misses(self, budget: Budget) -> tuple[str, ...]:
         """One sentence for each measure that is beyond its bound."""

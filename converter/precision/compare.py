@@ -16,15 +16,21 @@ Vectors = NDArray[np.float64]
 
 # Of wide outputs, the logits of a vocabulary, so many of the likeliest are compared.
 LIKELIEST = 256
+_CROWD = 160
 
 
 def compare_vectors(reference: Any, found: Any, what: str = "texts") -> Quality:
-    """Of embeddings (texts, dimension): cosines, and `top1`, whether the nearest other text is the same one."""
+    """Of embeddings (texts, dimension): cosines, and `top1`, whether the nearest other text is the same one.
+
+    Nearest of at most 160: among more, neighbours are closer and more of them change places.
+    """
     if not np.isfinite(found).all():
         return Quality({"cosine": -1.0, "cosine_min": -1.0, "top1": 0.0}, len(found), what)
     first, second = (_unit(np.asarray(vectors, np.float64)) for vectors in (reference, found))
     cosines = (first * second).sum(axis=1)
-    kept = _nearest(first) == _nearest(second)
+    kept = np.concatenate(
+        [_nearest(a) == _nearest(b) for a, b in zip(_crowds(first), _crowds(second), strict=True)]
+    )
     values = {"cosine": float(cosines.mean()), "cosine_min": float(cosines.min()), "top1": float(kept.mean())}
     return Quality(values, len(found), what)
 
@@ -106,12 +112,12 @@ def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: s
     if labels:
         values["top1"] = float(np.concatenate(labels).mean())
     elif len(found) > 1:
-        means = [np.stack([_mean(sample) for sample in samples]) for samples in (reference, found)]
-        values["top1"] = compare_vectors(*means).values["top1"]
+        first, second = (np.stack([_mean(sample) for sample in samples]) for samples in (reference, found))
+        values["top1"] = compare_vectors(first, second).values["top1"]
     losses = [(a.loss, b.loss) for _, a, b in pairs if a.loss is not None]
     if losses:
-        first, second = (np.concatenate([pair[side] for pair in losses]).mean() for side in (0, 1))
-        values["perplexity"] = float(np.exp(min(second - first, 50.0)))
+        before, after = (np.concatenate([pair[side] for pair in losses]).mean() for side in (0, 1))
+        values["perplexity"] = float(np.exp(min(after - before, 50.0)))
     return Quality(values, len(found), what)
 
 
@@ -123,6 +129,10 @@ def _unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Vectors = vectors / np.maximum(lengths, 1e-12)
     return unit
+
+
+def _crowds(unit: Vectors) -> list[Vectors]:
+    return np.array_split(unit, -(-len(unit) // _CROWD))
 
 
 def _nearest(unit: Vectors) -> NDArray[np.int64]:

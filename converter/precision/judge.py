@@ -21,7 +21,7 @@ from converter.precision.statistics import Statistics
 from converter.precision.tasks import Task
 
 # Of the choosing samples, how many of them compare plans by a glance.
-_QUICK = 3
+_QUICK = 6
 Preprocess = Callable[[Any], Mapping[str, Any]]
 
 
@@ -66,7 +66,7 @@ class Judge:
         return self._judged("evaluation", self.evaluation, suffix)
 
     def rehearse(self, suffix: str, *, quick: bool = False) -> Quality:
-        """On the inputs that plans may be chosen by; `quick` on every third of them."""
+        """On the inputs that plans may be chosen by; `quick` on every sixth of them."""
         if quick:
             return self._judged("quick", self.calibration[::_QUICK], suffix)
         return self._judged("calibration", self.calibration, suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -123,7 +124,7 @@ def initializer(graph: ir.Graph, name: str, recipe: WeightRecipe) -> ir.Value:
     return graph.initializers[name]
 
 
-def constant(graph: ir.Graph, name: str, tensor: ir.Tensor) -> ir.Value:
+def constant(graph: ir.Graph, name: str, tensor: ir.Tensor[Any]) -> ir.Value:
     """The same for a small value."""
     if name not in graph.initializers:
         tensor.name = name

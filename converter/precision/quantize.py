@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.additions import PackageBuild, Precision
-from converter.contents import write_contents
 from converter.errors import PackageError, UsageError
-from converter.package import PackageInfo, inspect_package, write_record
+from converter.package import PackageInfo, inspect_package
 from converter.precision.catalogue import choose_precisions
 from converter.precision.foreign import as_package
 from converter.precision.formats import Plan, read_plan
@@ -25,6 +24,7 @@ from converter.precision.statistics import Statistics
 from converter.precision.workbench import ONNX, Candidate, Workbench, copy_files, workbench
 from converter.registry import Registry, load_registry
 from converter.request import SILENT, Progress
+from converter.seal import seal_package
 from converter.staging import stage_package
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from converter.precision.budget import RATIOS, Budget, Quality, error_of
+from converter.precision.budget import COUNTED, Budget, Quality, error_of
 from converter.precision.formats import Plan
 from converter.request import Preference
 
@@ -56,11 +56,11 @@ class Choice:
 
 
 def aim_of(budget: Budget) -> dict[str, float]:
-    """The bounds that calibration samples must keep: part of the allowed error is left to other samples."""
-    return {
-        name: 1 + (bound - 1) * _SHARE if name in RATIOS else 1 - (1 - bound) * _SHARE
-        for name, bound in budget.items()
-    }
+    """The bounds that calibration samples must keep: part of the allowed error is left to other samples.
+
+    Shares of cases are counted, in steps as large as what would be left: they keep their bound.
+    """
+    return {name: bound if name in COUNTED else 1 + (bound - 1) * _SHARE for name, bound in budget.items()}
 
 
 def choose_plan(

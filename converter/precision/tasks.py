@@ -13,7 +13,6 @@ from converter.precision.budget import Quality
 from converter.precision.compare import Rows, compare_pages, compare_rows, compare_vectors
 from converter.precision.sessions import SessionGraph, Sessions
 from converter.runtime.late_interaction import LateInteraction
-from converter.runtime.session import OnnxGraph
 from converter.runtime.tokens import TextTokenizer
 
 _BATCH = 8
@@ -25,7 +24,8 @@ _LONGEST, _GENERATED = 128, 16
 class Task(Protocol):
     """`run` gives what `compare` takes; of a run on other graphs, with the reference's result to be like."""
 
-    measures: tuple[str, ...]
+    @property
+    def measures(self) -> tuple[str, ...]: ...
 
     def run(self, sessions: Sessions, samples: Sequence[Any], like: Any = None) -> Any: ...
 
@@ -182,10 +182,9 @@ class _Retrieval(LateInteraction):
         super().__init__(sessions.folder)
         self._sessions = sessions
 
-    def _open(self, *stems: str) -> OnnxGraph:
+    def _open(self, *stems: str) -> Any:
         there = [stem for stem in stems if self._files.has(f"onnx/{stem}.onnx")]
-        graph: Any = SessionGraph(self._sessions, (there or list(stems))[0], ("embeddings",))
-        return graph
+        return SessionGraph(self._sessions, (there or list(stems))[0], ("embeddings",))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Workbench:
     def tied(self) -> frozenset[str]:
         """Tables that are matrices as well, in whichever graph."""
         looked_up = {lookup.name for graph in self._graphs for lookup in lookups(graph.model)}
-        return looked_up & {name for name, _ in self.modules}
+        return frozenset(looked_up & {name for name, _ in self.modules})
 
     def points(self) -> Points:
         """Where calibration has to look."""

@@ -12,12 +12,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.errors import PackageError
-from converter.precision import formats
-from converter.precision.dynamic import quantize_products
-from converter.precision.formats import BlockQuantized, Blocks, ColumnQuantized, Columns, Plan, RowQuantized
+from converter.errors import PackageError, UsageError
+from converter.precision import packed
+from converter.precision.columns import ColumnQuantized
+from converter.precision.formats import Blocks, Columns, NormalFloat, Plan
 from converter.precision.half import to_half
-from converter.precision.nbits import drop_unused, quantize_matrices, quantize_tables
+from converter.precision.packed import BlockQuantized, NormalFloatQuantized, RowQuantized
+from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.recipes import Constant, read
 from converter.records import ExportedGraph
@@ -57,15 +58,18 @@ def computed(path: Path) -> Any:
     return session.run(None, {"ids": np.arange(100)})[0]
 
 
+def observed(path: Path) -> Statistics:
+    """What enters the product when every row is looked up."""
+    graphs = read_graphs(path.parent, ["model"])
+    statistics = Statistics(Points.of(graphs))
+    table: Any = graphs[0].model.graph.initializers["table"].const_value
+    statistics.observe("model", {"looked_up": read(table.recipe)})
+    return statistics
+
+
 def rewritten(path: Path, plan: Plan) -> Path:
     (graph,) = read_graphs(path.parent, ["model"])
-    if plan.half:
-        to_half(graph.model)
-    else:
-        quantize_matrices(graph.model, plan)
-        quantize_products(graph.model, plan)
-        quantize_tables(graph.model)
-    drop_unused(graph.model)
+    plan.informed(observed(path) if plan.calibrates else None, frozenset()).apply(graph.model)
     made = ExportedGraph("changed", graph.model)
     write_graphs(bind_graphs([made], {}, path.parent, external_data="auto"), SILENT.stage)
     return path.parent / "changed.onnx"
@@ -98,8 +102,31 @@ def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:
         (Plan(Columns(signed=True)), 0.03),
         (Plan(Columns(signed=False)), 0.03),
         (Plan(tables=False, half=True), 0.002),
+        (Plan(Blocks(4, symmetric=False), half=True), 0.2),
+        (Plan(NormalFloat(size=32)), 0.2),
+        (Plan(Columns(per_channel=False)), 0.03),
+        (Plan(Columns(reduce_range=True)), 0.04),
+        (Plan(Columns(activations="row")), 0.03),
+        (Plan(Columns(activations="row", smooth=0.5)), 0.03),
+        (Plan(Columns(activations="static")), 0.04),
+        (Plan(Columns(activations="static", symmetric=True, per_channel=False)), 0.04),
     ],
-    ids=["blocks8", "asymmetric", "blocks4", "int8", "uint8", "fp16"],
+    ids=[
+        "blocks8",
+        "asymmetric",
+        "blocks4",
+        "int8",
+        "uint8",
+        "fp16",
+        "q4f16",
+        "nf4",
+        "by tensor",
+        "7 bits",
+        "by row",
+        "smoothed",
+        "static",
+        "static symmetric",
+    ],
 )
 @pytest.mark.parametrize("depth", [48, 64])
 def test_a_rewritten_graph_computes_nearly_the_same(
@@ -122,15 +149,17 @@ def test_an_exception_of_a_plan_is_left_alone(tmp_path: Path) -> None:
     [
         BlockQuantized(Constant.of(weights(70, 40)), Blocks(4, symmetric=False), "data"),
         BlockQuantized(Constant.of(weights(70, 40)), Blocks(8), "scales"),
+        NormalFloatQuantized(Constant.of(weights(70, 40)), NormalFloat(), "data"),
+        NormalFloatQuantized(Constant.of(weights(70, 41)), NormalFloat(), "scales"),
         RowQuantized(Constant.of(weights(70, 40)), "data"),
         ColumnQuantized(Constant.of(weights(70, 40)), Columns(signed=True), "data"),
         ColumnQuantized(Constant.of(weights(70, 40)), Columns(signed=False), "zero_points"),
     ],
-    ids=["blocks", "scales", "rows", "columns", "zero points"],
+    ids=["blocks", "scales", "nf4", "nf4 scales", "rows", "columns", "zero points"],
 )
 def test_strips_make_the_same_bytes_as_the_whole(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read(recipe)
-    monkeypatch.setattr(formats, "STRIP", 1000)
+    monkeypatch.setattr(packed, "STRIP", 1000)
     assert np.array_equal(read(recipe), whole)
 
 
@@ -157,3 +186,101 @@ def test_fp16_keeps_the_interface_and_bounds_what_stands_for_infinity(tmp_path: 
     bounded = model.graph.initializers["least"].const_value
     assert bounded is not None
     assert float(bounded.numpy()) == -65504
+
+
+def tied(folder: Path, depth: int) -> Path:
+    """ids -> a table of 100 rows -> the same table as output projection, as language models have it."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["looked_up"]),
+            helper.make_node("Transpose", ["table"], ["turned"]),
+            helper.make_node("MatMul", ["looked_up", "turned"], ["out"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 100])],
+        [numpy_helper.from_array(weights(100, depth), "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("depth", [64, 40], ids=["whole blocks", "padded"])
+@pytest.mark.parametrize("form", [Blocks(8), Blocks(4, symmetric=False)], ids=["8 bits", "4 bits"])
+def test_a_tied_table_is_stored_once(tmp_path: Path, form: Blocks, depth: int) -> None:
+    path = tied(tmp_path, depth)
+    expected = computed(path)
+    changed = rewritten(path, Plan(form))
+    stored = [len(entry.raw_data) for entry in onnx.load(changed).graph.initializer]
+    assert sum(stored) < 1.4 * 100 * -(-depth // 32) * 32 * form.bits // 8
+    assert np.linalg.norm(computed(changed) - expected) < 0.2 * np.linalg.norm(expected)
+
+
+def test_a_tied_table_whose_matrix_stays_in_float_stays_with_it(tmp_path: Path) -> None:
+    changed = onnx.load(rewritten(tied(tmp_path, 64), Plan(None)))
+    assert [entry.name for entry in changed.graph.initializer] == ["table"]
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_product_with_a_bias_is_one_too(tmp_path: Path, turned: int) -> None:
+    matrix = weights(24, 48) if turned else weights(48, 24)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["looked_up"]),
+            helper.make_node("Gemm", ["looked_up", "matrix", "bias"], ["out"], transB=turned),
+        ],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 24])],
+        [
+            numpy_helper.from_array(weights(100, 48), "table"),
+            numpy_helper.from_array(matrix, "matrix"),
+            numpy_helper.from_array(weights(1, 24)[0], "bias"),
+        ],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    expected = computed(path)
+    for form in (Blocks(8), Columns(activations="row")):
+        changed = rewritten(path, Plan(form))
+        assert "Gemm" not in {node.op_type for node in onnx.load(changed).graph.node}
+        assert np.linalg.norm(computed(changed) - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_a_token_with_large_values_does_not_coarsen_the_others(tmp_path: Path) -> None:
+    path = lookup_and_product(tmp_path)
+    model = onnx.load(path)
+    table = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    table[7] *= 300
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
+    onnx.save(model, path)
+    expected = np.delete(computed(path), 7, axis=0)
+    error = {
+        kind: np.linalg.norm(
+            np.delete(computed(rewritten(path, Plan(Columns(activations=kind)))), 7, axis=0) - expected
+        )
+        for kind in ("tensor", "row")
+    }
+    assert error["row"] < 0.03 * np.linalg.norm(expected)
+    assert error["tensor"] > 10 * error["row"]
+
+
+def test_what_calibration_never_saw_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = lookup_and_product(tmp_path)
+    (graph,) = read_graphs(path.parent, ["model"])
+    blind = Statistics(Points.of([graph]))
+    with pytest.raises(UsageError, match="saw nothing enter the matrix 'matrix'"):
+        Plan(Columns(smooth=0.5)).informed(blind, frozenset()).apply(graph.model)
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_methods_of_calibration_find_the_range_of_plain_values(tmp_path: Path, method: Any) -> None:
+    graphs = read_graphs(lookup_and_product(tmp_path).parent, ["model"])
+    statistics = Statistics(Points.of(graphs), method)
+    for seed in range(4):
+        drawn = np.random.default_rng(seed).uniform(-1, 3, (200, 48)).astype(np.float32)
+        statistics.observe("model", {"looked_up": drawn})
+    _, scale, zero = statistics.static("matrix", Columns(activations="static"))
+    assert scale == pytest.approx(4 / 255, rel=0.1)
+    assert abs(zero - 64) < 8

@@ -2,75 +2,162 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from converter.additions import Precision
-from converter.precision.budget import Quality
-from converter.precision.formats import Blocks, Plan
-from converter.precision.judge import compare, corpus
-from converter.precision.search import Trial, choose_plan
+import numpy as np
+import pytest
+
+from converter.errors import UsageError
+from converter.precision.budget import Quality, parse_keep
+from converter.precision.compare import compare_pages, compare_vectors
+from converter.precision.formats import Blocks, Columns, NormalFloat, Plan, read_plan
+from converter.precision.samples import corpus
+from converter.precision.search import Choice, Trial, choose_plan
+from converter.precision.targets import Tuning
+from converter.request import Preference
 
 FOUR, EIGHT = Blocks(4), Blocks(8)
 ERRORS = {"a": 0.001, "b": 0.02, "c": 0.004, "d": 0.001}
 MODULES = tuple((name, 100) for name in ERRORS)
+BOTH = (Plan(FOUR), Plan(EIGHT))
 
 
 def measure(plan: Plan, *, quick: bool = False) -> Trial:
-    """Each module in 4 bits adds its error and half the bytes it has in 8."""
+    """Each module in 4 bits adds its error and half the bytes it has in 8, and takes longer; float adds none."""
     four = [name for name in ERRORS if plan.of(name) == FOUR]
-    cosine = 1 - sum(ERRORS[name] for name in four)
-    return Trial(plan, 800 - 100 * len(four), Quality(cosine, cosine, 1.0, 10))
+    floats = [name for name in ERRORS if plan.of(name) is None]
+    cosine = 1 - sum(ERRORS[name] for name in four) - 1e-5 * (len(ERRORS) - len(floats))
+    quality = Quality({"cosine": cosine, "cosine_min": cosine, "top1": 1.0}, 10)
+    return Trial(plan, 800 - 100 * len(four) + 600 * len(floats), quality, 2.0 - 0.3 * len(four))
 
 
-def chosen(budget: dict[str, float], cheaper: Blocks | None = FOUR) -> tuple[Plan, tuple[Trial, ...]]:
-    precision = Precision("q4", lambda: (Plan(EIGHT),), cheaper=None if cheaper is None else lambda: cheaper)
-    return choose_plan(precision, budget, MODULES, measure, lambda done, total: None)
+def chosen(
+    budget: dict[str, float], plans: tuple[Plan, ...] = BOTH, prefer: Preference = "size", limit: int = 60
+) -> Choice:
+    return choose_plan(plans, budget, MODULES, measure, lambda done, total: None, prefer=prefer, limit=limit)
 
 
-def test_what_is_cheaper_is_taken_for_all_modules_where_the_budget_allows() -> None:
-    plan, tried = chosen({"cosine": 0.9})
-    assert plan.exceptions == dict.fromkeys(ERRORS, FOUR)
-    assert len(tried) == 2
+def test_what_is_smallest_is_taken_for_all_modules_where_the_budget_allows() -> None:
+    assert chosen({"cosine": 0.9}).plan == Plan(FOUR)
 
 
 def test_modules_that_add_most_error_keep_their_bits_and_no_others_do() -> None:
-    plan, _ = chosen({"cosine": 0.99})
-    assert plan.exceptions == dict.fromkeys("acd", FOUR)
+    assert chosen({"cosine": 0.99}).plan.exceptions == dict.fromkeys("acd", FOUR)
 
 
-def test_a_part_of_the_allowed_error_is_left_to_texts_that_fare_worse() -> None:
-    plan, _ = chosen({"cosine": 0.9941})
-    assert plan.exceptions == dict.fromkeys("ad", FOUR)
+def test_a_part_of_the_allowed_error_is_left_to_samples_that_fare_worse() -> None:
+    assert chosen({"cosine": 0.9941}).plan.exceptions == dict.fromkeys("ad", FOUR)
 
 
 def test_a_budget_no_cheaper_module_keeps_leaves_the_plan_alone() -> None:
-    plan, _ = chosen({"cosine": 0.9995})
-    assert plan == Plan(EIGHT)
+    assert chosen({"cosine": 0.9995}).plan == Plan(EIGHT)
+
+
+def test_with_speed_preferred_what_is_fastest_is_taken_though_it_is_larger() -> None:
+    assert chosen({"cosine": 0.9}, prefer="speed").plan == Plan(EIGHT)
+
+
+def test_matrices_stay_in_float_where_no_format_keeps_the_budget_for_all() -> None:
+    choice = chosen({"cosine": 0.99999}, (Plan(FOUR),))
+    assert choice.plan.matrices is None
+    assert not measure(choice.plan).quality.misses({"cosine": 0.99999})
 
 
 def test_without_a_plan_that_keeps_the_budget_the_closest_is_judged() -> None:
-    precision = Precision("q8", lambda: (Plan(FOUR), Plan(FOUR, {"b": EIGHT})))
-    plan, tried = choose_plan(precision, {"cosine": 0.999}, MODULES, measure, lambda done, total: None)
-    assert plan.exceptions == {"b": EIGHT}
-    assert len(tried) == 2
+    halves = (Plan(FOUR, half=True), Plan(EIGHT, half=True))
+    assert chosen({"cosine": 0.999999999}, halves).plan == halves[1]
 
 
-def test_a_single_plan_is_not_measured_before_it_is_judged() -> None:
-    plan, tried = chosen({"cosine": 0.999}, cheaper=None)
-    assert plan == Plan(EIGHT)
-    assert not tried
+def test_so_many_plans_are_measured_and_not_many_more() -> None:
+    assert len(chosen({"cosine": 0.99}, limit=2).trials) <= 2
+    assert len(chosen({"cosine": 0.99}).trials) <= 60
 
 
-def test_the_corpus_is_split_in_two_halves_that_share_no_text() -> None:
+def test_the_same_measurements_give_the_same_plan() -> None:
+    assert chosen({"cosine": 0.99}) == chosen({"cosine": 0.99})
+
+
+def test_a_single_plan_without_a_budget_is_not_measured() -> None:
+    assert chosen({}, (Plan(EIGHT),)) == Choice(Plan(EIGHT))
+
+
+def test_the_texts_to_choose_by_and_those_to_judge_by_share_none() -> None:
     calibration, evaluation = corpus()
-    assert len(calibration) > 50
-    assert len(evaluation) > 50
+    assert len(calibration) > 200
+    assert len(evaluation) > 150
     assert not set(calibration) & set(evaluation)
 
 
-def test_embeddings_that_are_not_finite_keep_nothing() -> None:
+def test_vectors_that_are_not_finite_keep_nothing() -> None:
     reference = np.eye(3)
     broken = reference.copy()
     broken[0, 0] = np.nan
-    assert compare(reference, reference) == Quality(1.0, 1.0, 1.0, 3)
-    assert compare(reference, broken).misses({"cosine": 0.5})
+    assert compare_vectors(reference, reference).values == {"cosine": 1.0, "cosine_min": 1.0, "top1": 1.0}
+    assert compare_vectors(reference, broken).misses({"cosine": 0.5})
+
+
+def test_pages_that_change_places_are_seen_though_their_vectors_hardly_move() -> None:
+    query = [np.array([[1.0, 0.0]], np.float32)]
+    pages = [np.array([[0.9, 0.436]], np.float32), np.array([[0.901, 0.434]], np.float32)]
+    found = compare_pages([*query, *query, *pages], [*query, *query, *pages[::-1]], 2)
+    assert found.values["cosine"] > 0.999
+    assert found.values["maxsim_top1"] == 0
+
+
+def test_perplexity_is_bounded_from_above() -> None:
+    budget = parse_keep(["perplexity=1.01x", "top1=0.9"])
+    assert budget == {"perplexity": 1.01, "top1": 0.9}
+    good, bad = (Quality({"perplexity": value, "top1": 0.95}, 10) for value in (1.005, 1.02))
+    assert not good.misses(budget)
+    assert bad.misses(budget) == ("perplexity 1.02000 misses 1.01 by 0.01",)
+
+
+@pytest.mark.parametrize("entry", ["perplexity=0.5", "cosine=1.01x", "top1", "beauty=1", "cosine=nan"])
+def test_a_bound_that_means_nothing_is_refused(entry: str) -> None:
+    with pytest.raises(UsageError, match="--keep"):
+        parse_keep([entry])
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(Blocks(4, size=16, symmetric=False), {"a": None, "b": Columns(activations="row", smooth=0.5)}),
+        Plan(NormalFloat(kind="fp4"), tables=False, half=True),
+    ],
+)
+def test_a_plan_is_read_back_as_it_was_written(plan: Plan) -> None:
+    assert read_plan(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize("content", [[], {"matrices": 3}, {"matrices": {"format": "clay"}, "exceptions": {}}])
+def test_what_is_no_recipe_is_refused(content: object) -> None:
+    with pytest.raises(UsageError, match="no recipe"):
+        read_plan(content)
+
+
+def test_a_target_gets_formats_it_has_kernels_for() -> None:
+    plans = [Plan(Columns(activations="row")), Plan(Blocks(8))]
+    assert Tuning("webgpu").apply("q8", plans) == [Plan(Blocks(8))]
+    assert Tuning("avx2").apply("q8", plans)[0].matrices.reduce_range
+    (static,) = Tuning("tensorrt").apply("q8", plans)
+    assert static.matrices == Columns(activations="static", symmetric=True)
+    assert not static.tables
+    with pytest.raises(UsageError, match="webgpu has no kernels for int8"):
+        Tuning("webgpu").apply("int8", plans[:1])
+
+
+def test_choices_about_formats_reach_them() -> None:
+    tuning = Tuning(
+        "avx512_vnni",
+        per_channel=False,
+        weight_type="QUInt8",
+        block_size=128,
+        symmetric=False,
+        accuracy_level=0,
+    )
+    columns, blocks = tuning.apply("q8", [Plan(Columns()), Plan(Blocks(8))])
+    assert columns.matrices == Columns(signed=False, per_channel=False)
+    assert blocks.matrices == Blocks(8, size=128, symmetric=False, accuracy_level=0)
+    assert (
+        replace(tuning, static="entropy").apply("q8", [Plan(Columns())])[0].matrices.activations == "static"
+    )
