@@ -12,10 +12,10 @@ from converter.precision.sessions import Sessions
 from converter.precision.tasks import Task
 
 Feeds = list[tuple[str, Mapping[str, Any]]]
-_ROUNDS = 7
+_ROUNDS = 5
 # A round takes at least so many seconds of fp32, or it would be the clock that is measured.
 _ROUND = 0.01
-_MANY = 32
+_MANY = 16
 
 
 class _Recorder(Sessions):
@@ -53,7 +53,7 @@ class Stopwatch:
     samples: Sequence[Any]
 
     def __post_init__(self) -> None:
-        self._fp32 = Sessions(self.folder)
+        self._fp32 = Sessions(self.folder, spinning=True)
         self._feeds = [self._recorded(self.samples[:1]), self._recorded(self.samples[:_MANY])]
 
     def _recorded(self, samples: Sequence[Any]) -> Feeds:
@@ -65,7 +65,7 @@ class Stopwatch:
 
     def measure(self, suffix: str) -> Latency:
         """Medians of ratios over rounds."""
-        other = Sessions(self.folder, suffix)
+        other = Sessions(self.folder, suffix, spinning=True)
         return Latency(*(self._ratio(other, feeds) for feeds in self._feeds))
 
     def _ratio(self, other: Sessions, feeds: Feeds) -> float:

@@ -16,6 +16,8 @@ from converter.request import Preference
 
 # Aimed at on calibration samples: this much of the allowed error, since others may fare worse.
 _SHARE = 0.75
+# With fewer than this left after each plan was tried, not each is: they come in the order of their errors.
+_LITTLE = 8
 # Plans closer than this in speed are equally fast.
 _SAME_SPEED = 0.03
 
@@ -125,12 +127,18 @@ class _Search:
         return trial
 
     def whole(self, plans: Sequence[Any]) -> None:
-        """Each plan for the whole graph; with little to spend, until one keeps the budget."""
-        for plan in plans:
-            trial = self.try_plan(plan)
-            short = self.limit < len(plans) + len(self.modules)
-            if self.keeps(trial) and short and self.prefer == "size":
-                return
+        """Each plan for the whole graph; with little to spend, halving what may be the first to keep the budget."""
+        if self.limit >= len(plans) + _LITTLE:
+            for plan in plans:
+                self.try_plan(plan)
+            return
+        low, high = 0, len(plans)
+        while low < high and len(self.trials) < self.limit:
+            middle = (low + high) // 2
+            if self.keeps(self.try_plan(plans[middle])):
+                high = middle
+            else:
+                low = middle + 1
 
     def rescue(self, plans: Sequence[Any]) -> Trial | None:
         """Matrices left in float, where no format keeps the budget for all of them."""

@@ -34,12 +34,12 @@ class Sessions:
         suffix: str = "",
         *,
         statistics: Statistics | None = None,
-        threads: int | None = None,
+        spinning: bool = False,
     ) -> None:
         self.folder = folder
         self.files: PackageFiles = open_package(folder)
         self._suffix, self._statistics = suffix, statistics
-        self._settings = SessionSettings(threads=threads)
+        self._settings = SessionSettings(spinning=spinning)
         self._open: dict[str, Any] = {}
 
     def session(self, stem: str) -> Any:

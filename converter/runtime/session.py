@@ -61,7 +61,8 @@ class SessionSettings:
 
     `providers` are `cpu`, `cuda`, `tensorrt` or onnxruntime's own names, each alone or with its options;
     `threads` are those within an operator, None for onnxruntime's choice. `prepacking` None packs weights
-    unless the data file is larger than 1 GiB.
+    unless the data file is larger than 1 GiB. Without `spinning`, threads that wait let others run: slower alone,
+    faster on a machine that is busy.
     """
 
     providers: Sequence[Provider] = ("cpu",)
@@ -69,6 +70,7 @@ class SessionSettings:
     optimization: Optimization = "all"
     memory_pattern: bool = True
     prepacking: bool | None = None
+    spinning: bool = True
 
     def __post_init__(self) -> None:
         if not self.providers:
@@ -167,6 +169,8 @@ def open_session(files: PackageFiles, name: str, settings: SessionSettings) -> A
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
     prepacking = data_bytes <= PREPACK_LIMIT if settings.prepacking is None else settings.prepacking
+    if not settings.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not prepacking:
         options.add_session_config_entry("session.disable_prepacking", "1")
     wanted = [_available(provider, onnxruntime.get_available_providers()) for provider in settings.providers]
