@@ -34,7 +34,7 @@ def quantized(minilm_package: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """MiniLM with q8, int8 and fp16 beside fp32."""
     target = tmp_path_factory.mktemp("quantized") / "package"
     arguments = ["quantize", str(minilm_package), "--output", str(target), "--quiet"]
-    assert run([*arguments, "--precisions", "q8,fp16,int8", "--trials", "3"]) == 0
+    assert run([*arguments, "--precisions", "q8,fp16,int8", "--trials", "3", "--num-samples", "60"]) == 0
     return target
 
 
@@ -86,7 +86,7 @@ def test_adding_in_place_keeps_what_is_there_and_replaces_an_older_precision(
     package = tmp_path / "package"
     quantize_package(minilm_package, ["int8"], output=package)
     before = contents(package)
-    quantize_package(package, ["q8"], trials=2)
+    quantize_package(package, ["q8"], trials=1, num_samples=40)
     quantize_package(package, ["int8"])
     after = contents(package)
     assert after.keys() - before.keys() == {"onnx/model_quantized.onnx"}
@@ -153,7 +153,10 @@ def test_a_conversion_adds_precisions_once_the_fp32_graph_is_proven(
 ) -> None:
     target = tmp_path / "package"
     arguments = ["--model", str(minilm), "--output", str(target)]
-    assert run([*arguments, "--quantize", "--keep", "cosine=0.9999999", "--trials", "1"]) == 3
+    assert (
+        run([*arguments, "--quantize", "--keep", "cosine=0.9999999", "--trials", "1", "--num-samples", "40"])
+        == 3
+    )
     assert sorted(path.name for path in (target / "onnx").iterdir()) == ["model.onnx"], (
         "fp32 stays, q8 does not"
     )
