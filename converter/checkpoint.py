@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CheckpointError
+from converter.errors import CheckpointError, ConverterError, PluginError
 from converter.pickles import index_pickles, pickle_files, pickle_to_safetensors
 from converter.records import Architecture, Checkpoint, TensorInfo
 from converter.sentence_modules import module_tensors, read_modules
@@ -14,6 +15,7 @@ from converter.tensor_file import read_block, read_header
 from converter.weight_index import DOWNLOAD_AGAIN, read_object, read_weight_map
 
 __all__ = [
+    "open_as",
     "open_checkpoint",
     "open_for",
     "pickle_to_safetensors",
@@ -28,8 +30,28 @@ INDEX = "model.safetensors.index.json"
 
 def open_for(architecture: Architecture, folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Read a folder as the architecture lays its checkpoints out, or as transformers does."""
-    opened = None if architecture.opens is None else architecture.opens(folder, allow_pickle)
-    return open_checkpoint(folder, allow_pickle=allow_pickle) if opened is None else opened
+    return open_as(architecture, folder, allow_pickle) or open_checkpoint(folder, allow_pickle=allow_pickle)
+
+
+def open_as(architecture: Architecture, folder: Path, allow_pickle: bool) -> Checkpoint | None:
+    """What the architecture's own way of opening a folder finds there; None where it has none, or finds nothing.
+
+    Raises PluginError, naming the architecture, for a fault in its code.
+    """
+    try:
+        opened = None if architecture.opens is None else architecture.opens(folder, allow_pickle)
+    except ConverterError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"architecture {architecture.name!r} fails at opening {folder.name}: {type(error).__name__}: {error}",
+            remedy="mend or uninstall its plugin, or leave it out with CONVERTER_PLUGINS",
+        ) from error
+    if opened is None:
+        return None
+    # Files of a checkpoint may hold tensors of one name: what tells them apart is the name in the index.
+    tensors = {name: replace(info, name=name) for name, info in opened.tensors.items()}
+    return replace(opened, tensors=tensors)
 
 
 def open_checkpoint(

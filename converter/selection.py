@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import ConverterError, PluginError, UsageError
+from converter.errors import UsageError
 from converter.records import Architecture, Checkpoint, Variant
 
 if TYPE_CHECKING:
@@ -55,27 +55,16 @@ def _opened(
     request: ConversionRequest, registry: Registry, named: Architecture | None, folder: Path
 ) -> tuple[Architecture | None, Checkpoint | None]:
     """The architecture that opens the folder in its own way, and what it opened. One that is named is asked alone."""
+    from converter.checkpoint import open_as
+
     openers = registry.architectures.values() if named is None else [named]
-    opened = [(entry, found) for entry in openers if (found := _ask(entry, folder, request.allow_pickle))]
+    opened = [(entry, found) for entry in openers if (found := open_as(entry, folder, request.allow_pickle))]
     if len(opened) > 1:
         names = ", ".join(entry.name for entry, _ in opened)
         raise UsageError(
             f"{folder.name} is a checkpoint of {names}", remedy="name the one that is meant with --arch"
         )
     return opened[0] if opened else (None, None)
-
-
-def _ask(architecture: Architecture, folder: Path, allow_pickle: bool) -> Checkpoint | None:
-    """What an architecture makes of a folder. A fault in somebody's plugin is named as such."""
-    try:
-        return None if architecture.opens is None else architecture.opens(folder, allow_pickle)
-    except ConverterError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"architecture {architecture.name!r} fails at opening {folder.name}: {type(error).__name__}: {error}",
-            remedy="mend or uninstall its plugin, or leave it out with CONVERTER_PLUGINS",
-        ) from error
 
 
 def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoint) -> Architecture:

@@ -28,7 +28,8 @@ def layered(folder: Path, allow_pickle: bool) -> Checkpoint | None:
     config = json.loads((folder / "layers.json").read_text())
     if "depth" not in config:
         raise CheckpointError("layers.json names no depth", remedy="write one")
-    return Checkpoint(folder, folder.name, None, config, read_header(folder / "layers.bin"))
+    tensors = {f"layers/{name}": info for name, info in read_header(folder / "layers.bin").items()}
+    return Checkpoint(folder, folder.name, None, config, tensors)
 
 
 def broken(folder: Path, allow_pickle: bool) -> Checkpoint | None:
@@ -65,7 +66,7 @@ def found(folder: Path, known: Registry, arch: str = "auto") -> tuple[str, Check
 def test_an_architecture_that_opens_a_folder_comes_before_the_owner_of_its_model_type(folder: Path) -> None:
     name, checkpoint = found(folder, registry(PLAIN, LAYERED))
     assert (name, checkpoint.source, dict(checkpoint.config)) == ("layered", folder.name, {"depth": 2})
-    assert set(checkpoint.tensors) == {"b"}
+    assert {name: info.name for name, info in checkpoint.tensors.items()} == {"layers/b": "layers/b"}
 
 
 def test_the_owner_of_the_model_type_is_had_by_name(folder: Path) -> None:

@@ -29,7 +29,7 @@ class TextPipeline:
         self, files: PackageFiles, graph: Graph, *, pooling: str | None = None, max_length: int | None = None
     ) -> None:
         self.graph = graph
-        self.pooling: Pooling = read_pooling(files, pooling)
+        self.pooling: Pooling = read_pooling(files, pooling, in_graph=not self._pools)
         self._tokens = TextTokenizer(files)
         settings = files.read_object("sentence_bert_config.json")
         self._lower = bool(settings.get("do_lower_case"))

@@ -71,16 +71,18 @@ def normalize_rows(vectors: Vectors) -> Vectors:
     return scaled
 
 
-def read_pooling(files: PackageFiles, mode: str | None) -> Pooling:
+def read_pooling(files: PackageFiles, mode: str | None, *, in_graph: bool = False) -> Pooling:
     """The pooling of a package: `mode` if given, what modules.json lists, or the mean of all tokens.
 
-    Raises PackageError for a module that has weights of its own, which are not in the graph.
+    With `in_graph` the graph does all that modules.json lists, and nothing is left to normalise. Otherwise raises
+    PackageError for a module that has weights of its own, which are not in the graph.
     """
     modules = files.read_json("modules.json") or []
     if not isinstance(modules, list):
         raise PackageError(f"{files.folder / 'modules.json'} holds no list", remedy="copy the package again")
     kinds = {str(entry.get("type", "")).rpartition(".")[2]: str(entry.get("path", "")) for entry in modules}
-    if strange := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
+    strange = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    if strange and not in_graph:
         raise PackageError(
             f"{files.folder} ends in a module {', '.join(strange)}, which is not in its graph",
             remedy="run it with sentence-transformers",
@@ -90,14 +92,14 @@ def read_pooling(files: PackageFiles, mode: str | None) -> Pooling:
         files.require(name, purpose="pooling")
     config = files.read_object(name)
     modes = (mode,) if mode else modes_of(config)
-    return Pooling(modes, "Normalize" in kinds, bool(config.get("include_prompt", True)))
+    return Pooling(modes, "Normalize" in kinds and not in_graph, bool(config.get("include_prompt", True)))
 
 
 def modes_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The modes that a `1_Pooling/config.json` names, in the order in which they are concatenated."""
     named = config.get("pooling_mode")
     if isinstance(named, str):
-        return (named,)
+        named = [named]
     if isinstance(named, Sequence):
-        return tuple(map(str, named))
+        return tuple(str(mode).removesuffix("_tokens") for mode in named)
     return tuple(mode for mode in MODES if config.get(_KEYS[mode])) or ("mean",)

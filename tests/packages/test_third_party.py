@@ -107,6 +107,35 @@ def test_a_checkpoint_folder_is_recognised_by_its_model_type(
     assert "tiny_mlp, item-scoring, scores" in result.stdout
 
 
+ENCODE = """
+import json, sys, numpy, {module}
+kind = getattr({module}, "SentenceTransformer", None) or {module}.Encoder
+numpy.save(sys.argv[2], kind(sys.argv[1]).encode(json.load(open("texts.json"))))
+"""
+TEXTS = ("A short one.", "The quick brown fox jumps over the lazy dog.", "", "naïve 漢字", "word " * 400)
+
+
+def test_the_real_minilm_gives_sentence_embeddings_where_torch_is_not(
+    environment: Environment, base: Environment, minilm: Path, tmp_path: Path
+) -> None:
+    """Converted where the package is, run by the base installation, compared with SentenceTransformer.encode."""
+    command = ["--model", minilm, "--output", "out", "--json"]
+    result = environment.run("converter", *command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["architecture"] == "sentence_transformers", (
+        "modules.json counts for more than the model type"
+    )
+    assert report["parity"]["mode"] == "full"
+    graph = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model.onnx")
+    assert [output.name for output in graph.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    environment.python(ENCODE.format(module="sentence_transformers"), minilm, "theirs.npy", cwd=tmp_path)
+    base.python(ENCODE.format(module="converter.runtime"), "out", "ours.npy", cwd=tmp_path)
+    difference = np.abs(np.load(tmp_path / "ours.npy") - np.load(tmp_path / "theirs.npy")).max()
+    assert difference < 1e-5
+
+
 def test_without_its_plugin_the_architecture_is_unknown(environment: Environment, tmp_path: Path) -> None:
     result = environment.run(
         "converter", "--arch", "tiny_mlp", "--tiny", "--output", "out", cwd=tmp_path, CONVERTER_PLUGINS=""

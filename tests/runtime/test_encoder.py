@@ -156,7 +156,12 @@ def test_a_prompt_stands_in_front(copy: Path, encoder: Encoder) -> None:
 
 @pytest.mark.xdist_group("minilm")
 @pytest.mark.parametrize(
-    "config", [{"pooling_mode": "cls"}, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}]
+    "config",
+    [
+        {"pooling_mode": "cls"},
+        {"pooling_mode": ["cls"]},
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+    ],
 )
 def test_both_spellings_of_the_pooling_are_read(copy: Path, config: dict[str, Any]) -> None:
     by_name = Encoder(copy, pooling="cls").encode(SENTENCES)

@@ -1,0 +1,1 @@
+"""sentence-transformers models, as a plugin of the converter."""

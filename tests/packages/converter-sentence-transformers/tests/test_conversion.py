@@ -1,0 +1,106 @@
+"""A checkpoint with every pooling mode, a prompt that pooling leaves out, and modules behind it with weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from converter_sentence_transformers.source import MODES, PROMPTED, SentenceTransformerSource
+from converter_sentence_transformers.wrapper import pool
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from converter import ConverterError, convert
+from converter.runtime import Encoder
+
+TEXTS = ["w7 w8 w9", "w1", "w300 w301 w302 w303 w304 w305 w306", "nothing known here"]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    SentenceTransformerSource().write_tiny(folder, like=None, seed=3, task=PROMPTED)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def package(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("package") / "package"
+    report = convert(model=checkpoint, output=output, parity="full")
+    assert (report.architecture, report.task) == ("sentence_transformers", PROMPTED)
+    assert report.parity.proven
+    assert report.notes == (
+        "2 of 43 checkpoint tensors are in no graph: pooler.dense.bias, pooler.dense.weight",
+    )
+    return output
+
+
+def test_texts_become_the_vectors_that_sentence_transformers_gives(checkpoint: Path, package: Path) -> None:
+    expected = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS)
+    assert np.abs(Encoder(package).encode(TEXTS) - expected).max() < 1e-5
+
+
+def test_a_prompt_is_left_out_of_the_pooling_row_by_row(checkpoint: Path, package: Path) -> None:
+    model = SentenceTransformer(str(checkpoint), device="cpu")
+    prompts = ["w11 w12: ", "w13: ", "", "w14 w15 w16: "]
+    expected = [model.encode([text], prompt=prompt)[0] for text, prompt in zip(TEXTS, prompts, strict=True)]
+    tokens = model.tokenizer(
+        [prompt + text for text, prompt in zip(TEXTS, prompts, strict=True)],
+        padding=True,
+        return_tensors="np",
+    )
+    session = onnxruntime.InferenceSession(package / "onnx" / "model_with_prompt.onnx")
+    feed = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    feed["token_type_ids"] = np.zeros_like(tokens["input_ids"])
+    # [CLS], the prompt's words and its colon; sentence-transformers counts nothing for an empty prompt.
+    feed["prompt_length"] = np.array([4, 3, 0, 5])
+    (vectors,) = session.run(["sentence_embedding"], feed)
+    assert np.abs(vectors - np.array(expected)).max() < 1e-5
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("prompt", [0, 2])
+@pytest.mark.parametrize("mode", [*MODES, ("mean", "cls")], ids=str)
+def test_pooling_is_that_of_sentence_transformers(mode: Any, prompt: int, side: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(3, 6, 5, generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]])
+    mask = mask.flip(1) if side == "left" else mask
+    theirs = Pooling(5, mode, include_prompt=False)
+    features = {"token_embeddings": tokens, "attention_mask": mask, "prompt_length": prompt}
+    expected = theirs(features)["sentence_embedding"]
+    assert torch.allclose(pool(theirs, tokens, mask, torch.full((3,), prompt)), expected, atol=1e-6)
+
+
+def alien(modules: list[dict[str, Any]]) -> None:
+    modules.append({"idx": 9, "name": "9", "path": "9_Own", "type": "their_package.Own"})
+
+
+def unpooled(modules: list[dict[str, Any]]) -> None:
+    del modules[1:]
+
+
+def static(modules: list[dict[str, Any]]) -> None:
+    modules[0]["type"] = "sentence_transformers.models.StaticEmbedding"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(alien, "their_package.Own"), (unpooled, "no Pooling"), (static, "StaticEmbedding")]
+)
+def test_a_module_that_cannot_be_converted_is_named(
+    change: Callable[[list[dict[str, Any]]], None], named: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoint / name)
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    change(modules)
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ConverterError, match=named):
+        convert(model=tmp_path, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
