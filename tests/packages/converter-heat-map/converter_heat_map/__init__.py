@@ -1,0 +1,1 @@
+"""A detector of small things in images, as a plugin of the converter."""

@@ -1,0 +1,1 @@
+"""A two-tower recommender, as a plugin of the converter."""
