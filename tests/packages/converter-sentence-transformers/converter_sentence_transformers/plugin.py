@@ -7,12 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from converter import Architecture, Axis, Component, DummyInputs, Output, Size, Variant, hookimpl
-from converter_sentence_transformers.layout import open_folder
-from converter_sentence_transformers.source import PROMPTED, USUAL, Config, SentenceTransformerSource
+from converter_sentence_transformers.source import (
+    PROMPTED,
+    USUAL,
+    Config,
+    SentenceTransformerSource,
+    is_sentence_transformer,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+converter_api = "1.0"
 
 BATCH, LENGTH = "batch_size", "sequence_length"
 TOKENS = {0: BATCH, 1: LENGTH}
@@ -94,6 +101,6 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
             source=SentenceTransformerSource(),
             components=components,
             variants={USUAL: (TEXT,), PROMPTED: (TEXT, PROMPT)},
-            opens=open_folder,
+            recognizes=is_sentence_transformer,
         )
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter import TransformersModel
-from converter_sentence_transformers.layout import Part
+from converter.errors import CheckpointError
+from converter.sentence_modules import SentenceModule
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,28 +33,46 @@ TINY_BERT = {
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
+# What may follow the encoder.
+HEADS = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+
+
 @dataclass(frozen=True)
 class Config:
     """The encoder's transformers config, and every module in order, the encoder's among them."""
 
     encoder: Any
-    parts: tuple[Part, ...]
+    parts: tuple[SentenceModule, ...]
+
+
+def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
+    """Whether modules.json lists an encoder at the top of the folder, and a pooling behind it."""
+    kinds = [module.kind for module in checkpoint.modules]
+    return kinds[:1] == ["Transformer"] and checkpoint.modules[0].path == "" and "Pooling" in kinds
 
 
 class SentenceTransformerSource:
     """A `converter.records.ModelSource`."""
 
     def config(self, checkpoint: Checkpoint) -> Config:
-        parts = tuple(checkpoint.config["modules"])
-        at_encoder = replace(checkpoint, folder=checkpoint.folder / parts[0].path)
-        encoder = _encoder(checkpoint.config["model_type"]).config(at_encoder)
+        strange = [module.kind for module in checkpoint.modules[1:] if module.kind not in HEADS]
+        if strange or not is_sentence_transformer(checkpoint):
+            reason = (
+                f"the module {strange[0]} cannot be converted" if strange else "it has no modules to convert"
+            )
+            raise CheckpointError(
+                f"{checkpoint.source}: {reason}",
+                remedy=f"{', '.join(HEADS)} can, behind a Transformer and with a Pooling among them; --arch with "
+                "the encoder's model type converts the encoder alone",
+            )
+        encoder = _encoder(checkpoint.config["model_type"]).config(checkpoint)
         if hasattr(encoder, "use_cache"):
             encoder.use_cache = False  # as sentence-transformers sets it
-        return Config(encoder, parts)
+        return Config(encoder, checkpoint.modules)
 
     def default_task(self, checkpoint: Checkpoint) -> str:
-        pooling = [part for part in checkpoint.config["modules"] if part.kind == "Pooling"]
-        return USUAL if all(part.options.get("include_prompt", True) for part in pooling) else PROMPTED
+        pooling = [module.config for module in checkpoint.modules if module.kind == "Pooling"]
+        return USUAL if all(config.get("include_prompt", True) for config in pooling) else PROMPTED
 
     def skeleton(self, config: Config, task: str) -> nn.Module:
         from torch import nn
@@ -79,15 +98,15 @@ class SentenceTransformerSource:
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
         from converter.recipes import Load
 
-        own = {name: info for name, info in checkpoint.tensors.items() if "/" not in name}
+        heads = {module.path: index for index, module in enumerate(checkpoint.modules) if module.path}
+        folders = {name: name.partition(".")[0] for name in checkpoint.tensors}
+        own = {name: info for name, info in checkpoint.tensors.items() if folders[name] not in heads}
         source = _encoder(checkpoint.config["model_type"])
         encoder = source.key_mapping(model.get_submodule("0.model"), replace(checkpoint, tensors=own))
         mapping = {f"0.model.{name}": recipe for name, recipe in encoder.items()}
-        index = {part.path: position for position, part in enumerate(checkpoint.config["modules"])}
         for name, info in checkpoint.tensors.items():
-            path, inside, parameter = name.partition("/")
-            if inside:
-                mapping[f"{index[path]}.{parameter}"] = Load(info)
+            if name not in own:  # `2_Dense.linear.weight`
+                mapping[f"{heads[folders[name]]}.{name.partition('.')[2]}"] = Load(info)
         return mapping
 
     def write_tiny(self, folder: Path, *, like: Config | None, seed: int, task: str) -> None:
@@ -126,12 +145,12 @@ def _tiny_overrides(model_type: str) -> Mapping[str, Any]:
     return known.source.tiny if known is not None and isinstance(known.source, TransformersModel) else {}
 
 
-def _heads(parts: Iterable[Part]) -> list[nn.Module]:
+def _heads(parts: Iterable[SentenceModule]) -> list[nn.Module]:
     from sentence_transformers.sentence_transformer import modules
 
     heads = []
     for part in parts:
-        options = dict(part.options)
+        options = dict(part.config)
         if part.kind == "Dense" and "activation_function" in options:
             options["activation_function"] = _activation(options["activation_function"])
         if part.kind != "Transformer":
@@ -143,8 +162,6 @@ def _activation(name: str) -> nn.Module:
     """An instance of `torch.nn.modules.activation.Tanh` or the like. No code but torch's is imported."""
     from torch import nn
 
-    from converter.errors import CheckpointError
-
     module, _, kind = name.rpartition(".")
     if not module.startswith("torch.nn") or not hasattr(nn, kind):
         raise CheckpointError(
@@ -154,26 +171,26 @@ def _activation(name: str) -> nn.Module:
     return activation
 
 
-def _tiny_parts(width: int, task: str) -> Sequence[Part]:
+def _tiny_parts(width: int, task: str) -> Sequence[SentenceModule]:
     pooling = {"embedding_dimension": width, "pooling_mode": MODES, "include_prompt": task == USUAL}
     return (
-        Part("Pooling", "1_Pooling", pooling),
-        Part("Dense", "2_Dense", {"in_features": len(MODES) * width, "out_features": 20}),
-        Part("LayerNorm", "3_LayerNorm", {"dimension": 20}),
-        Part("Normalize", "4_Normalize", {}),
+        SentenceModule("Pooling", "1_Pooling", pooling),
+        SentenceModule("Dense", "2_Dense", {"in_features": len(MODES) * width, "out_features": 20}),
+        SentenceModule("LayerNorm", "3_LayerNorm", {"dimension": 20}),
+        SentenceModule("Normalize", "4_Normalize", {}),
     )
 
 
-def _narrowed(parts: Sequence[Part], width: int) -> Sequence[Part]:
+def _narrowed(parts: Sequence[SentenceModule], width: int) -> Sequence[SentenceModule]:
     """The same modules behind an encoder of another width. Widths that Dense modules choose stay as they are."""
     narrowed = []
     for part in parts[1:]:
-        options = dict(part.options)
+        options = dict(part.config)
         for key in {"embedding_dimension", "word_embedding_dimension", "in_features", "dimension"} & set(
             options
         ):
             options[key] = width
-        narrowed.append(replace(part, options=options))
+        narrowed.append(replace(part, config=options))
         width = _width_after(part.kind, options, width)
     return narrowed
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from converter_sentence_transformers.source import MODES, PROMPTED, SentenceTransformerSource
+from converter_sentence_transformers.source import (
+    MODES,
+    PROMPTED,
+    SentenceTransformerSource,
+    is_sentence_transformer,
+)
 from converter_sentence_transformers.wrapper import pool
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from converter import ConverterError, convert
+from converter.checkpoint import open_checkpoint
 from converter.runtime import Encoder
 
 TEXTS = ["w7 w8 w9", "w1", "w300 w301 w302 w303 w304 w305 w306", "nothing known here"]
@@ -35,9 +42,8 @@ def package(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = convert(model=checkpoint, output=output, parity="full")
     assert (report.architecture, report.task) == ("sentence_transformers", PROMPTED)
     assert report.parity.proven
-    assert report.notes == (
-        "2 of 43 checkpoint tensors are in no graph: pooler.dense.bias, pooler.dense.weight",
-    )
+    unused = "2 of 43 checkpoint tensors are in no graph: pooler.dense.bias, pooler.dense.weight"
+    assert unused in report.notes
     return output
 
 
@@ -78,29 +84,21 @@ def test_pooling_is_that_of_sentence_transformers(mode: Any, prompt: int, side: 
     assert torch.allclose(pool(theirs, tokens, mask, torch.full((3,), prompt)), expected, atol=1e-6)
 
 
-def alien(modules: list[dict[str, Any]]) -> None:
-    modules.append({"idx": 9, "name": "9", "path": "9_Own", "type": "their_package.Own"})
-
-
-def unpooled(modules: list[dict[str, Any]]) -> None:
-    del modules[1:]
-
-
-def static(modules: list[dict[str, Any]]) -> None:
-    modules[0]["type"] = "sentence_transformers.models.StaticEmbedding"
-
-
-@pytest.mark.parametrize(
-    ("change", "named"), [(alien, "their_package.Own"), (unpooled, "no Pooling"), (static, "StaticEmbedding")]
-)
-def test_a_module_that_cannot_be_converted_is_named(
-    change: Callable[[list[dict[str, Any]]], None], named: str, checkpoint: Path, tmp_path: Path
-) -> None:
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(checkpoint / name)
-    modules = json.loads((checkpoint / "modules.json").read_text())
-    change(modules)
-    (tmp_path / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ConverterError, match=named):
+def test_a_module_that_cannot_be_converted_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    with_modules(checkpoint, tmp_path, {"idx": 9, "name": "9", "path": "9_Own", "type": "their_package.Own"})
+    with pytest.raises(ConverterError, match="module Own cannot"):
         convert(model=tmp_path, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_pooling_is_not_taken_for_one(checkpoint: Path) -> None:
+    opened = open_checkpoint(checkpoint)
+    assert is_sentence_transformer(opened)
+    assert not is_sentence_transformer(replace(opened, modules=opened.modules[:1]))
+
+
+def with_modules(checkpoint: Path, folder: Path, *more: dict[str, Any]) -> None:
+    """The checkpoint with further entries in its modules.json."""
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules, *more]))
