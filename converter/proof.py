@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.additions import Metric
+from converter.apart import Apart
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_for
 from converter.parity import Terms
@@ -28,8 +29,7 @@ from converter.request import ConversionRequest
 from converter.scratch import scratch_folder
 from converter.skeleton import load_buffers
 from converter.verify import fits_in_memory, run_parity, verdict
-from converter.writer import WriterProcess
-from converter.writing import Pending, Written, bind_graphs, write_graphs
+from converter.writing import Pending, Written, bind_graphs, write_and_check, write_graphs
 
 if TYPE_CHECKING:
     from converter.pipeline import Ledger
@@ -107,10 +107,10 @@ class Job:
             rows = self._prove_sibling()
             written = pending.finish(None, ledger.stage, check=True)
         else:
-            with WriterProcess(pending.plan) as writer:
+            with Apart(write_and_check, pending.plan) as writer:
                 rows = self._prove_sibling()
                 with ledger.stage("write and check weights"):
-                    layout, checked = writer.result(ledger.progress.advance)
+                    layout, checked = writer.result(ledger.progress)
             written = pending.finish(layout, ledger.stage, checked=checked)
         return self._made(planned, written), verdict("structural", why, rows, written.tensors_checked)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from converter.errors import UsageError
 from converter.model_file import EMBEDDED_LIMIT, embedded_layout, embedded_size, write_model
 from converter.records import ExportedGraph
+from converter.request import Progress
 from converter.weights import DataLayout, DataPlan, bind_graph, check_data, plan_data_file
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ def write_graphs(
         with on_stage("write weights"):
             layout = pending.plan.write(advance)
     return pending.finish(layout, on_stage)
+
+
+def write_and_check(plan: DataPlan, progress: Progress) -> tuple[DataLayout, int]:
+    """Write a planned data file and read it back: the layout, and the number of tensors that were found right.
+
+    For `Apart`: the process has no torch in it.
+    """
+    layout = plan.write(progress.advance)
+    return layout, check_data(layout)
 
 
 def use_data_file(graphs: Sequence[ExportedGraph], external_data: ExternalData) -> bool:
