@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -41,14 +42,17 @@ class ElsewhereError(Exception):
 class Apart(Generic[Result]):
     """`function(*arguments, progress)` in a process of its own: a context manager. Left early, it is ended.
 
-    The function lives at the top of a module and is imported there; arguments and result are pickled. What it raises
-    is raised by `result`, with its traceback as the cause.
+    The function lives at the top of a module and is imported there; one that must not be imported here is named:
+    "module:function". Arguments and result are pickled. What it raises is raised by `result`, with its traceback as
+    the cause.
     """
 
-    def __init__(self, function: Callable[..., Result], *arguments: Any) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Result] | str, *arguments: Any) -> None:
+        self.name = (
+            function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
+        )
         quiet = logging.root.manager.disable >= logging.WARNING
-        self.job = pickle.dumps((function, arguments, quiet))
+        self.job = pickle.dumps((self.name, arguments, quiet))
 
     def __enter__(self) -> Apart[Result]:
         command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path)]
@@ -93,15 +97,22 @@ class Apart(Generic[Result]):
                 else:
                     getattr(progress, word)(*rest)
         raise ConverterError(
-            f"the process for {self.function.__name__} ended without a word (exit code {self.process.wait()})",
+            f"the process for {self.name.partition(':')[2]} ended without a word (exit code {self.process.wait()})",
             remedy="was it killed, for want of memory perhaps?",
         )
 
 
-def run_apart(function: Callable[..., Result], *arguments: Any, progress: Progress = SILENT) -> Result:
+def run_apart(function: Callable[..., Result] | str, *arguments: Any, progress: Progress = SILENT) -> Result:
     """`function(*arguments, progress)` in a process of its own, waited for."""
     with Apart(function, *arguments) as process:
         return process.result(progress)
+
+
+def run_without_torch(name: str, *arguments: Any, progress: Progress = SILENT) -> Any:
+    """A function by its name, apart if that keeps torch out of this process; here where it is in already."""
+    if "torch" in sys.modules:
+        return pkgutil.resolve_name(name)(*arguments, progress)
+    return run_apart(name, *arguments, progress=progress)
 
 
 def main() -> None:
@@ -114,9 +125,9 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        function, arguments, quiet = pickle.loads(job)
+        name, arguments, quiet = pickle.loads(job)
         with quiet_libraries(verbose=not quiet):
-            answer = ("done", function(*arguments, Telling(channel)))
+            answer = ("done", pkgutil.resolve_name(name)(*arguments, Telling(channel)))
             message = pickle.dumps(answer)
     except KeyboardInterrupt:  # the terminal tells both processes, and the other one answers
         sys.exit(1)

@@ -21,13 +21,14 @@ from converter.observe import Call, record_calls, run_inside
 from converter.parity import parity_sizes, tolerance_for
 from converter.pipeline import Ledger, choose_subject
 from converter.points import Comparer, Point
-from converter.proof import prove_package, recorded_request
+from converter.proof import Job
+from converter.record import recorded_request
 from converter.records import Comparison, Component, Dtype, Size, Tolerance
 from converter.request import SILENT, Progress
 from converter.runners import Case, run_original
 from converter.scopes import Lineage, boundaries
 from converter.scratch import scratch_folder
-from converter.verify import fits_in_memory
+from converter.verify import stays_on_disk
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,15 +95,17 @@ def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tu
     ledger = Ledger(progress)
     request = replace(recorded_request(inspect_package(package).record), model=model, parity="full")
     with scratch_folder() as scratch:
-        subject = choose_subject(request, load_registry(), scratch, ledger)
-        report = prove_package(request, subject, package / "onnx", ledger)
-        failed = [row for row in report.comparisons if not row.passed]
+        registry = load_registry()
+        subject = choose_subject(request, registry, scratch, ledger)
+        job = Job(request, registry, subject, ledger)
+        rows = job.compare(package / "onnx", job.run_original(scratch))
+        failed = [row for row in rows if not row.passed]
         with ledger.stage("look inside the original"):
             observed = _observe(subject, failed, request.seed) if failed else []
         found = []
         for entry in observed:
-            with ledger.stage(f"look inside {entry.case.component.stem}"):
-                tolerance = tolerance_for(entry.case.component, request.dtype, request.atol)
+            with ledger.stage(f"look inside {entry.case.criteria.stem}"):
+                tolerance = tolerance_for(entry.case.criteria, request.dtype, request.atol)
                 share = INNER_SHARE[request.dtype]
                 found.append(locate(entry, package / "onnx", tolerance, share))
     return tuple(found)
@@ -115,7 +118,7 @@ def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[
     """Run the original once more, at one failing size of each failing component, with hooks."""
     checkpoint = subject.checkpoint
     with scratch_folder() as scratch:
-        offload = None if fits_in_memory(checkpoint) else scratch
+        offload = scratch if stays_on_disk(checkpoint) else None
         model = subject.architecture.source.original(checkpoint, subject.task, offload)
         found = []
         for component in subject.components():
@@ -168,7 +171,7 @@ def observe(model: nn.Module, component: Component, size: Size, against: str) ->
 def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: float) -> Divergence:
     """Run the graph with its inner values, compare it at every point, and find the first that is wrong."""
     case = observed.case
-    path = folder / f"{case.component.stem}.onnx"
+    path = folder / f"{case.criteria.stem}.onnx"
     graph = ir.load(path).graph
     edges = {scope: edge for scope, edge in boundaries(graph).items() if scope in observed.calls}
     wanted = {name for edge in edges.values() for name in (*edge.inputs, *edge.outputs)}
@@ -201,7 +204,7 @@ def _first(
     sources = [entry for entry in points if entry.agrees and entry.value in ends]
     given = [name for name in ends if name in observed.case.feed]
     return Divergence(
-        component=observed.case.component.stem,
+        component=observed.case.criteria.stem,
         size=observed.case.size.label,
         against=observed.against,
         module=blame(point, [entry.module for entry in sources], parameters),

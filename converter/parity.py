@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from converter.additions import Metric
 from converter.errors import PluginError
-from converter.records import Axis, Comparison, Component, Dtype, Judgement, Padding, Size, Tolerance
+from converter.records import Axis, Comparison, Criteria, Dtype, Judgement, Padding, Size, Tolerance
 
 Array = NDArray[np.generic]
 
@@ -55,20 +55,20 @@ class Terms:
             )
         return found
 
-    def difference(self, component: Component) -> Judgement:
+    def difference(self, criteria: Criteria) -> Judgement:
         """The component's tolerance, as the judgement every output gets."""
-        bound = tolerance_for(component, self.dtype, self.atol)
+        bound = tolerance_for(criteria, self.dtype, self.atol)
         return Judgement(DIFFERENCE, {"max_abs": bound.max_abs, "cosine": bound.cosine})
 
-    def check(self, component: Component) -> None:
+    def check(self, criteria: Criteria) -> None:
         """Raise PluginError for a metric that is named and not there: before anything long begins."""
-        for judgement in (self.difference(component), *component.judged_by):
-            self.metric(judgement, component.stem)
+        for judgement in (self.difference(criteria), *criteria.judged_by):
+            self.metric(judgement, criteria.stem)
 
 
-def tolerance_for(component: Component, dtype: Dtype, atol: float | None) -> Tolerance:
+def tolerance_for(criteria: Criteria, dtype: Dtype, atol: float | None) -> Tolerance:
     """The component's own bound, or the dtype's default; `atol` from the user replaces the absolute bound."""
-    bound = component.tolerance.get(dtype, DEFAULT_TOLERANCES[dtype])
+    bound = criteria.tolerance.get(dtype, DEFAULT_TOLERANCES[dtype])
     return bound if atol is None else Tolerance(atol, bound.cosine, reason="set by the user with --atol")
 
 
@@ -91,7 +91,7 @@ def parity_sizes(axes: tuple[Axis, ...], seed: int) -> list[Size]:
 
 
 def compare_all(
-    component: Component,
+    criteria: Criteria,
     size: Size,
     results: Mapping[str, Mapping[str, Array]],
     valid: Mapping[str, Array],
@@ -102,14 +102,14 @@ def compare_all(
     for first, second in combinations(results, 2):
         for output in results[first]:
             pair = results[first][output], results[second][output]
-            judged = list(_judge(component, output, *pair, valid.get(output), terms))
+            judged = list(_judge(criteria, output, *pair, valid.get(output), terms))
             usual, others = judged[0][0], {}
-            for judgement, (measured, _) in zip(component.judged_by, judged[1:], strict=True):
+            for judgement, (measured, _) in zip(criteria.judged_by, judged[1:], strict=True):
                 others.update({f"{judgement.metric}.{name}": value for name, value in measured.items()})
             misses = tuple(miss for _, found in judged for miss in found)
             rows.append(
                 Comparison(
-                    component.stem,
+                    criteria.stem,
                     size.label,
                     output,
                     f"{second}/{first}",
@@ -124,19 +124,19 @@ def compare_all(
 
 
 def _judge(
-    component: Component, output: str, expected: Array, found: Array, valid: Array | None, terms: Terms
+    criteria: Criteria, output: str, expected: Array, found: Array, valid: Array | None, terms: Terms
 ) -> Iterator[tuple[Mapping[str, float], tuple[str, ...]]]:
     """What each metric measures, and the bounds missed in words: the difference first, always measured."""
-    concerned = [judgement.concerns(output, terms.dtype) for judgement in component.judged_by]
+    concerned = [judgement.concerns(output, terms.dtype) for judgement in criteria.judged_by]
     alone = any(
-        judgement.alone for judgement, here in zip(component.judged_by, concerned, strict=True) if here
+        judgement.alone for judgement, here in zip(criteria.judged_by, concerned, strict=True) if here
     )
     for judgement, here, binding in (
-        (terms.difference(component), True, not alone),
-        *((judgement, here, here) for judgement, here in zip(component.judged_by, concerned, strict=True)),
+        (terms.difference(criteria), True, not alone),
+        *((judgement, here, here) for judgement, here in zip(criteria.judged_by, concerned, strict=True)),
     ):
-        metric = terms.metric(judgement, component.stem)
-        measured = _measure(metric, expected, found, valid, f"{component.stem} {output}") if here else {}
+        metric = terms.metric(judgement, criteria.stem)
+        measured = _measure(metric, expected, found, valid, f"{criteria.stem} {output}") if here else {}
         yield measured, _missed(metric, judgement, measured) if binding else ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,10 @@ from converter.request import SILENT, ConversionRequest, Progress
 from converter.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    from converter.made import Made
     from converter.precision.report import QuantizationReport
     from converter.proof import Subject
+    from converter.records import Architecture, Checkpoint, ParityMode
     from converter.registry import Registry
 
 
@@ -81,6 +83,7 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     """As `convert`, with the request as a record and a display for the progress."""
     from converter.extras import require_export
     from converter.registry import load_registry
+    from converter.selection import find_source
     from converter.staging import check_target
 
     require_export()
@@ -92,8 +95,9 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     if request.precisions:
         _check_precisions(request, registry)
     with scratch_folder() as scratch:
-        subject = choose_subject(request, registry, scratch, ledger)
-        report = _convert(request, registry, subject, ledger)
+        with ledger.stage("open checkpoint"):
+            architecture, checkpoint = find_source(request, registry, scratch)
+        report = _convert(request, registry, architecture, checkpoint, scratch, ledger)
     return _with_precisions(report, request, progress) if request.precisions else report
 
 
@@ -128,11 +132,23 @@ def _with_precisions(report: Report, request: ConversionRequest, progress: Progr
 
 def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:
     """What the request comes to. `scratch` takes a checkpoint that has to be made first."""
-    from converter.selection import choose_task, choose_variants, find_source
+    from converter.selection import find_source
 
     with ledger.stage("open checkpoint"):
         architecture, checkpoint = find_source(request, registry, scratch)
-    from converter.proof import Subject  # brings torch: only now, so that a wrong request is refused at once
+    return settle(request, registry, architecture, checkpoint, ledger)
+
+
+def settle(
+    request: ConversionRequest,
+    registry: Registry,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    ledger: Ledger,
+) -> Subject:
+    """Task and variants of what was found, from the checkpoint where the request leaves them open."""
+    from converter.proof import Subject  # brings torch
+    from converter.selection import choose_task, choose_variants
 
     with ledger.stage("read config"):
         config = architecture.source.config(checkpoint)
@@ -141,35 +157,38 @@ def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path
     return Subject(architecture, checkpoint, config, task, variants, registry.metrics)
 
 
-def _convert(request: ConversionRequest, registry: Registry, subject: Subject, ledger: Ledger) -> Report:
+def _convert(
+    request: ConversionRequest,
+    registry: Registry,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    ledger: Ledger,
+) -> Report:
     from converter.additions import PackageBuild
     from converter.package import stage_package
-    from converter.proof import Job, failure, terms_of
-    from converter.record import describe_graphs, package_record
+    from converter.record import package_record
     from converter.seal import seal_package
-    from converter.verify import choose_mode
+    from converter.verify import choose_mode, failure
 
-    checkpoint = subject.checkpoint
-    target = request.target(checkpoint.source, subject.architecture.name)
+    target = request.target(checkpoint.source, architecture.name)
     mode, why = choose_mode(request.parity, checkpoint)
-    for component in subject.components():
-        terms_of(request, subject).check(component)
-    job = Job(request, registry, subject, ledger)
     with stage_package(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
-        made, parity = job.run(staging.folder / "onnx", mode, why)
+        made, peak = _make(request, checkpoint, scratch, staging.folder / "onnx", mode, why, ledger)
+        parity = made.parity or _compare(request, registry, made.references, made.written.folder, why, ledger)
         report = Report(
             output=target,
-            architecture=subject.architecture.name,
-            task=subject.task,
-            variants=tuple(variant.name for variant in subject.variants),
+            architecture=architecture.name,
+            task=made.task,
+            variants=tuple(variant.name for variant in made.variants),
             parity=parity,
             stages=tuple(ledger.stages),
-            peak_memory=peak_memory(),
+            peak_memory=max(peak, peak_memory()),
             notes=(*made.notes, *map(str, registry.overrides)),
         )
-        record = package_record(request, checkpoint, report, subject.variants, describe_graphs(made.graphs))
+        record = package_record(request, checkpoint, report, made.variants, made.graphs)
         record["plugins"] = registry.strangers
         build = PackageBuild(staging.folder, record, checkpoint, registry.card_sections, previous=target)
         files, notes = seal_package(build, registry.package_files, known_hashes=made.written.hashes)
@@ -181,28 +200,75 @@ def _convert(request: ConversionRequest, registry: Registry, subject: Subject, l
     return replace(report, files=files, notes=notes)
 
 
+def _make(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    folder: Path,
+    mode: ParityMode,
+    why: str,
+    ledger: Ledger,
+) -> tuple[Made, int]:
+    """The graphs, and the peak memory of whichever process made them."""
+    from converter.apart import run_without_torch
+
+    made, spent = run_without_torch(
+        "converter.making:make_graphs",
+        request,
+        checkpoint,
+        scratch,
+        folder,
+        mode,
+        why,
+        progress=ledger.progress,
+    )
+    ledger.stages += spent.stages
+    return made, spent.peak_memory
+
+
+def _compare(
+    request: ConversionRequest,
+    registry: Registry,
+    references: Sequence[Path],
+    folder: Path,
+    why: str,
+    ledger: Ledger,
+) -> ParityReport:
+    from converter.parity import Terms
+    from converter.verify import compare_graphs, verdict
+
+    terms = Terms(registry.metrics, request.dtype, request.atol)
+    rows = compare_graphs(references, folder, terms, device=request.device, on_stage=ledger.stage)
+    return verdict("full", why, rows)
+
+
 def verify_package(package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0) -> ParityReport:
     """Prove a finished package against a checkpoint: intact files first, then full parity at sizes from `seed`.
 
     Raises PackageError when a file is missing or altered. Graphs that do not compute what the checkpoint's model
     computes are what the report is for: it has not `passed`.
     """
+    from converter.apart import run_without_torch
     from converter.extras import require_export
     from converter.package import inspect_package
+    from converter.record import recorded_request
     from converter.registry import load_registry
+    from converter.selection import find_source
 
     require_export()
     ledger = Ledger(progress)
     with ledger.stage("check files"):
         info = inspect_package(package)
         info.require_intact()
-    from converter.proof import prove_package, recorded_request
-
     registry = load_registry()
     request = replace(recorded_request(info.record), model=model, parity="full", seed=seed)
     with scratch_folder() as scratch:
-        subject = choose_subject(request, registry, scratch, ledger)
-        return prove_package(request, subject, package / "onnx", ledger)
+        with ledger.stage("open checkpoint"):
+            _, checkpoint = find_source(request, registry, scratch)
+        references, _ = run_without_torch(
+            "converter.making:make_references", request, checkpoint, scratch, progress=progress
+        )
+        return _compare(request, registry, references, package / "onnx", "asked for", ledger)
 
 
 def peak_memory() -> int:

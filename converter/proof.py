@@ -5,7 +5,7 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from converter.additions import Metric
 from converter.apart import Apart
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_for
+from converter.made import Made
 from converter.parity import Terms
+from converter.record import describe_graphs
 from converter.records import (
     Architecture,
     Checkpoint,
     Comparison,
     Component,
-    ExportedGraph,
     ParityMode,
     ParityReport,
     Variant,
@@ -28,7 +29,7 @@ from converter.records import (
 from converter.request import ConversionRequest
 from converter.scratch import scratch_folder
 from converter.skeleton import load_buffers
-from converter.verify import fits_in_memory, run_parity, verdict
+from converter.verify import compare_graphs, save_references, verdict
 from converter.writing import Pending, Written, bind_graphs, write_and_check, write_graphs
 
 if TYPE_CHECKING:
@@ -63,15 +64,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Made:
-    """Graphs, written, with notes for the user."""
-
-    graphs: tuple[ExportedGraph, ...]
-    written: Written
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Planned:
     """Graphs without weights, where each parameter comes from, and the checkpoint tensors that are buffers."""
 
@@ -89,17 +81,32 @@ class Job:
     subject: Subject
     ledger: Ledger
 
-    def run(self, folder: Path, mode: ParityMode, why: str) -> tuple[Made, ParityReport]:
-        """Make the graphs in `folder` and prove them. `off` proves nothing, and the report says so."""
+    def run(self, folder: Path, scratch: Path, mode: ParityMode, why: str) -> Made:
+        """Make the graphs in `folder`, and prove them or leave what proves them in `scratch`.
+
+        `off` proves nothing, and the report says so.
+        """
         if mode == "structural":
             return self._run_structural(folder, why)
         made = self.make(folder)
         if mode == "off":
-            return made, ParityReport(mode, why)
-        rows = _full(self.request, self.subject, made.written.files, self.ledger)
-        return made, verdict(mode, why, rows)
+            return replace(made, parity=ParityReport(mode, why))
+        return replace(made, references=self.run_original(scratch))
 
-    def _run_structural(self, folder: Path, why: str) -> tuple[Made, ParityReport]:
+    def run_original(self, scratch: Path) -> tuple[Path, ...]:
+        """What the original and the wrappers compute, as files in `scratch`."""
+        subject = self.subject
+        return save_references(
+            subject.architecture,
+            subject.components(),
+            subject.checkpoint,
+            subject.task,
+            scratch,
+            seed=self.request.seed,
+            on_stage=self.ledger.stage,
+        )
+
+    def _run_structural(self, folder: Path, why: str) -> Made:
         """The weights are written, and read back, by another process while the sibling is traced here."""
         planned, ledger = self.plan(), self.ledger
         pending = self._bind(planned, folder)
@@ -112,7 +119,8 @@ class Job:
                 with ledger.stage("write and check weights"):
                     layout, checked = writer.result(ledger.progress)
             written = pending.finish(layout, ledger.stage, checked=checked)
-        return self._made(planned, written), verdict("structural", why, rows, written.tensors_checked)
+        parity = verdict("structural", why, rows, written.tensors_checked)
+        return replace(self._made(planned, written), parity=parity)
 
     def make(self, folder: Path) -> Made:
         """Skeleton, traces, passes, weights, one after the other."""
@@ -146,7 +154,8 @@ class Job:
 
     def _made(self, planned: Planned, written: Written) -> Made:
         notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used | planned.buffers))
-        return Made(planned.built.graphs, written, notes)
+        subject, described = self.subject, describe_graphs(planned.built.graphs)
+        return Made(subject.task, subject.variants, written, described, notes)
 
     def _prove_sibling(self) -> tuple[Comparison, ...]:
         """A small sibling, same config but for its sizes, random weights, through every stage and full parity."""
@@ -159,8 +168,15 @@ class Job:
                 open_for(subject.architecture, folder), trust_remote_code=self.request.trust_remote_code
             )
             small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
-            made = replace(self, subject=small).make(scratch / "onnx")
-            return _full(self.request, small, made.written.files, self.ledger)
+            job = replace(self, subject=small)
+            made = job.make(scratch / "onnx")
+            return job.compare(made.written.folder, job.run_original(scratch))
+
+    def compare(self, folder: Path, references: Sequence[Path]) -> tuple[Comparison, ...]:
+        """The graphs in a folder with what they should compute."""
+        request, ledger = self.request, self.ledger
+        terms = terms_of(request, self.subject)
+        return compare_graphs(references, folder, terms, device=request.device, on_stage=ledger.stage)
 
 
 def surplus(checkpoint: Checkpoint, used: frozenset[str]) -> tuple[str, ...]:
@@ -183,53 +199,6 @@ def build_settings(request: ConversionRequest) -> BuildSettings:
     )
 
 
-def prove_package(request: ConversionRequest, subject: Subject, folder: Path, ledger: Ledger) -> ParityReport:
-    """Full parity of graphs that are already written."""
-    files = {stem: folder / f"{stem}.onnx" for stem in subject.stems}
-    return verdict("full", "asked for", _full(request, subject, files, ledger))
-
-
-def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
-    """The request a package was made by, as far as its record keeps it: never the checkpoint's place."""
-    settings = dict(record["settings"])
-    settings["variants"] = tuple(record["variants"])
-    return ConversionRequest(
-        **{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False}
-    )
-
-
-def _full(
-    request: ConversionRequest, subject: Subject, files: Mapping[str, Path], ledger: Ledger
-) -> tuple[Comparison, ...]:
-    with scratch_folder() as scratch:
-        return run_parity(
-            subject.architecture,
-            subject.components(),
-            subject.checkpoint,
-            subject.task,
-            files,
-            terms=terms_of(request, subject),
-            seed=request.seed,
-            device=request.device,
-            offload=None if fits_in_memory(subject.checkpoint) else scratch,
-            on_stage=ledger.stage,
-        )
-
-
 def terms_of(request: ConversionRequest, subject: Subject) -> Terms:
     """What the outputs of this conversion are judged by."""
     return Terms(subject.metrics, request.dtype, request.atol)
-
-
-def failure(report: ParityReport) -> str:
-    """The worst failing comparison of each component, in words."""
-    failed = [row for row in report.comparisons if not row.passed]
-    worst = sorted(failed, key=lambda row: -row.max_abs)[:3]
-    lines = [
-        f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.6f}"
-        f"{''.join(f', {name} {value:.6g}' for name, value in row.others.items())})"
-        for row in worst
-    ]
-    return f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:\n  " + "\n  ".join(
-        lines
-    )

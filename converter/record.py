@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def package_record(
     checkpoint: Checkpoint,
     report: Report,
     variants: Sequence[Variant],
-    graphs: dict[str, Any],
+    graphs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything a reader needs to make this package again and to trust it."""
     return {
@@ -109,3 +109,12 @@ def describe_graphs(graphs: Sequence[ExportedGraph]) -> dict[str, Any]:
         }
         for graph in graphs
     }
+
+
+def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
+    """The request a package was made by, as far as its record keeps it: never the checkpoint's place."""
+    settings = dict(record["settings"])
+    settings["variants"] = tuple(record["variants"])
+    return ConversionRequest(
+        **{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False}
+    )

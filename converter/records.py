@@ -161,6 +161,19 @@ class Component:
     tolerance: Mapping[Dtype, Tolerance] = field(default_factory=dict)
     judged_by: tuple[Judgement, ...] = ()
 
+    @property
+    def criteria(self) -> Criteria:
+        return Criteria(self.stem, self.tolerance, self.judged_by)
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What the outputs of a component are judged by, without what makes them: it can be pickled."""
+
+    stem: str
+    tolerance: Mapping[Dtype, Tolerance]
+    judged_by: tuple[Judgement, ...] = ()
+
 
 class ModelSource(Protocol):
     """How an architecture gets from a checkpoint to a model. `converter.sources` has the usual ones."""

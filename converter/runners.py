@@ -1,11 +1,13 @@
 """Running: the untouched original, the wrapper around it, and the finished graph, on the same inputs.
 
-They run one after the other, never together: the original is gone before the session opens.
+They run one after the other, never together: the original is gone, with the process it ran in if that is one of its
+own, before the session opens. In between lie files, one for each size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from converter.errors import ParityError
 from converter.parity import Array
-from converter.records import Component, DummyInputs, Size
+from converter.records import Component, Criteria, DummyInputs, Size
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class Case:
     """One component at one size: what went in, and what the original and the wrapper made of it."""
 
-    component: Component
+    criteria: Criteria
     size: Size
     feed: Mapping[str, Array]
     valid: Mapping[str, Array]
@@ -33,30 +35,40 @@ class Case:
     wrapper: Mapping[str, Array]
 
 
-def run_original(model: nn.Module, component: Component, sizes: Sequence[Size]) -> list[Case]:
+def save_case(case: Case, path: Path) -> Path:
+    """Keep a case on disk. Vocabularies make outputs of tens of megabytes."""
+    with path.open("wb") as file:
+        pickle.dump(case, file, protocol=pickle.HIGHEST_PROTOCOL)
+    return path
+
+
+def load_case(path: Path) -> Case:
+    """What `save_case` wrote, in this very conversion."""
+    with path.open("rb") as file:
+        case: Case = pickle.load(file)
+    return case
+
+
+def run_original(model: nn.Module, component: Component, sizes: Sequence[Size]) -> Iterator[Case]:
     """Run the original as its reference call says, and the wrapper around the very same weights, at each size."""
     import torch
 
     wrapper = component.wrapper(model).eval()
-    cases = []
-    with torch.no_grad():
-        for size in sizes:
-            inputs = component.inputs(size)
+    names = [output.name for output in component.outputs]
+    for size in sizes:
+        inputs = component.inputs(size)
+        with torch.no_grad():
             reference = component.reference(model, _copies(inputs))
             returned = wrapper(**_copies(inputs))
-            restated = returned if isinstance(returned, tuple | list) else (returned,)
-            names = [output.name for output in component.outputs]
-            cases.append(
-                Case(
-                    component,
-                    size,
-                    feed=_arrays(inputs.tensors),
-                    valid=_arrays(inputs.valid),
-                    original=_arrays({name: reference[name] for name in names}),
-                    wrapper=_arrays(dict(zip(names, restated, strict=True))),
-                )
-            )
-    return cases
+        restated = returned if isinstance(returned, tuple | list) else (returned,)
+        yield Case(
+            component.criteria,
+            size,
+            feed=_arrays(inputs.tensors),
+            valid=_arrays(inputs.valid),
+            original=_arrays({name: reference[name] for name in names}),
+            wrapper=_arrays(dict(zip(names, restated, strict=True))),
+        )
 
 
 def _copies(inputs: DummyInputs) -> dict[str, Any]:

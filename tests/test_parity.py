@@ -106,6 +106,6 @@ def test_a_loose_tolerance_needs_its_reason() -> None:
 
 
 def test_the_users_atol_replaces_the_absolute_bound_only() -> None:
-    assert tolerance_for(COMPONENT, "fp32", None) == Tolerance()
-    assert tolerance_for(COMPONENT, "fp32", 1e-2).max_abs == 1e-2
-    assert tolerance_for(COMPONENT, "fp32", 1e-2).cosine == Tolerance().cosine
+    assert tolerance_for(COMPONENT.criteria, "fp32", None) == Tolerance()
+    assert tolerance_for(COMPONENT.criteria, "fp32", 1e-2).max_abs == 1e-2
+    assert tolerance_for(COMPONENT.criteria, "fp32", 1e-2).cosine == Tolerance().cosine

@@ -86,7 +86,7 @@ class Suite:
             self._sessions[stem] = open_session(self._package / "onnx" / f"{stem}.onnx")
         graph = run_graph(self._sessions[stem], case.feed)
         results = {"original": case.original, "wrapper": case.wrapper, "graph": graph}
-        return compare_all(case.component, case.size, results, case.valid, Terms(self.subject.metrics))
+        return compare_all(case.criteria, case.size, results, case.valid, Terms(self.subject.metrics))
 
     @property
     def _package(self) -> Path:
@@ -123,11 +123,11 @@ class Suite:
     def _run_original(self) -> dict[str, dict[str, Case]]:
         from converter.runners import run_original
         from converter.scratch import scratch_folder
-        from converter.verify import fits_in_memory
+        from converter.verify import stays_on_disk
 
         source, checkpoint = self.subject.architecture.source, self.subject.checkpoint
         with scratch_folder() as scratch:
-            offload = None if fits_in_memory(checkpoint) else scratch
+            offload = scratch if stays_on_disk(checkpoint) else None
             model = source.original(checkpoint, self.subject.task, offload)
             return {
                 component.stem: {

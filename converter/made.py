@@ -1,0 +1,37 @@
+"""What the process with torch hands back to the one without: plain values and paths, which can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.records import ParityReport, Variant
+from converter.writing import Written
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What it took: stages with their seconds, and the process's largest resident set in bytes."""
+
+    stages: tuple[tuple[str, float], ...]
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """Graphs, written.
+
+    graphs      interface and size of each, by stem
+    parity      the verdict, where it needs nothing more
+    references  else what the graphs are still to be compared with: files of `converter.runners`
+    """
+
+    task: str
+    variants: tuple[Variant, ...]
+    written: Written
+    graphs: Mapping[str, Any]
+    notes: tuple[str, ...]
+    parity: ParityReport | None = None
+    references: tuple[Path, ...] = ()

@@ -1,0 +1,67 @@
+"""What is done in a process with torch: graphs are made, the original is run. `converter.pipeline` does the rest.
+
+Torch, and what tracing leaves behind, take half a gigabyte that only the process's end gives back; a session that maps
+its weights should not have to bear it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from converter.made import Made, Spent
+from converter.pipeline import Ledger, peak_memory, settle
+from converter.proof import Job, Subject, terms_of
+from converter.records import Checkpoint, ParityMode
+from converter.registry import Registry, load_registry
+from converter.request import ConversionRequest, Progress
+from converter.selection import find_source
+
+Result = TypeVar("Result")
+
+
+def make_graphs(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    folder: Path,
+    mode: ParityMode,
+    why: str,
+    progress: Progress,
+) -> tuple[Made, Spent]:
+    """Trace, clean and write every graph to `folder`. With mode `full`, what proves them is left in `scratch`."""
+
+    def make(subject: Subject, registry: Registry, ledger: Ledger) -> Made:
+        for component in subject.components():
+            terms_of(request, subject).check(component.criteria)
+        return Job(request, registry, subject, ledger).run(folder, scratch, mode, why)
+
+    return _spending(request, checkpoint, scratch, progress, make)
+
+
+def make_references(
+    request: ConversionRequest, checkpoint: Checkpoint, scratch: Path, progress: Progress
+) -> tuple[tuple[Path, ...], Spent]:
+    """Run the original, and the wrappers, at every size: files in `scratch`."""
+
+    def run(subject: Subject, registry: Registry, ledger: Ledger) -> tuple[Path, ...]:
+        return Job(request, registry, subject, ledger).run_original(scratch)
+
+    return _spending(request, checkpoint, scratch, progress, run)
+
+
+def _spending(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    progress: Progress,
+    work: Callable[[Subject, Registry, Ledger], Result],
+) -> tuple[Result, Spent]:
+    """Do the work on what the request comes to with the checkpoint that was found for it."""
+    ledger, registry = Ledger(progress), load_registry()
+    found = replace(request, model=str(checkpoint.folder), revision=None, tiny=False)
+    architecture, _ = find_source(found, registry, scratch)
+    subject = settle(request, registry, architecture, checkpoint, ledger)
+    return work(subject, registry, ledger), Spent(tuple(ledger.stages), peak_memory())
