@@ -35,6 +35,10 @@ _LENGTH = 8  # bytes that say how long a message is
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from converter.apart import main; main()"
 
 
+# glibc keeps what is freed, and more of it the larger it was. Tensors are to go back to the system at once.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**22)}
+
+
 class ElsewhereError(Exception):
     """The cause of an error that was raised in another process: its traceback as text."""
 
@@ -56,7 +60,9 @@ class Apart(Generic[Result]):
 
     def __enter__(self) -> Apart[Result]:
         command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_MALLOC | os.environ
+        )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # `result` says more
             _send(self.process.stdin, self.job)  # and it stays open: its end says that this process is gone

@@ -177,13 +177,3 @@ def _first_line(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-
-
-def describe_value(value: ir.Value) -> dict[str, Any]:
-    """Name, dtype and shape of a graph input or output, for the package's record."""
-    shape = (
-        []
-        if value.shape is None
-        else [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
-    )
-    return {"name": value.name, "dtype": str(value.dtype), "shape": shape}

@@ -165,10 +165,7 @@ def _convert(
     scratch: Path,
     ledger: Ledger,
 ) -> Report:
-    from converter.additions import PackageBuild
-    from converter.package import stage_package
-    from converter.record import package_record
-    from converter.seal import seal_package
+    from converter.staging import stage_package
     from converter.verify import choose_mode, failure
 
     target = request.target(checkpoint.source, architecture.name)
@@ -188,15 +185,32 @@ def _convert(
             peak_memory=max(peak, peak_memory()),
             notes=(*made.notes, *map(str, registry.overrides)),
         )
-        record = package_record(request, checkpoint, report, made.variants, made.graphs)
-        record["plugins"] = registry.strangers
-        build = PackageBuild(staging.folder, record, checkpoint, registry.card_sections, previous=target)
-        files, notes = seal_package(build, registry.package_files, known_hashes=made.written.hashes)
+        report = _seal(request, registry, checkpoint, made, report, staging.folder)
         if not parity.passed:
             raise ParityError(
                 failure(parity),
                 remedy="nothing was written; --keep-failed keeps the package beside the target",
             )
+    return report
+
+
+def _seal(
+    request: ConversionRequest,
+    registry: Registry,
+    checkpoint: Checkpoint,
+    made: Made,
+    report: Report,
+    folder: Path,
+) -> Report:
+    """Everything beside the graphs, the record last."""
+    from converter.additions import PackageBuild
+    from converter.record import package_record
+    from converter.seal import seal_package
+
+    record = package_record(request, checkpoint, report, made.variants, made.graphs)
+    record["plugins"] = registry.strangers
+    build = PackageBuild(folder, record, checkpoint, registry.card_sections, previous=report.output)
+    files, notes = seal_package(build, registry.package_files, known_hashes=made.written.hashes)
     return replace(report, files=files, notes=notes)
 
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from converter.card.front_matter import read_source_card
-from converter.export import describe_value
 from converter.records import Checkpoint, Comparison, ExportedGraph, ParityReport, Variant
+from converter.request import ConversionRequest
 
 if TYPE_CHECKING:
     from converter.pipeline import Report
-    from converter.request import ConversionRequest
 
 PACKAGES = (
     "converter",
@@ -109,6 +108,16 @@ def describe_graphs(graphs: Sequence[ExportedGraph]) -> dict[str, Any]:
         }
         for graph in graphs
     }
+
+
+def describe_value(value: ir.Value) -> dict[str, Any]:
+    """Name, dtype and shape of a graph input or output, for the package's record."""
+    shape = (
+        []
+        if value.shape is None
+        else [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    )
+    return {"name": value.name, "dtype": str(value.dtype), "shape": shape}
 
 
 def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
