@@ -28,7 +28,7 @@ Better = Literal["lower", "higher"]
 class GraphPass:
     """A named graph transformation. `run` edits the model in place and says whether it changed anything.
 
-    Passes run in the order of their numbers; the built-in ones have 100 to 950 (docs/plugins.md lists them).
+    Passes run in the order of their numbers; `converter plugins` shows it, and the built-in ones have 100 to 950.
     """
 
     name: str

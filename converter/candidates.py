@@ -80,8 +80,12 @@ def third_party_candidates(selected: frozenset[str] | None) -> tuple[list[Candid
     ]
     candidates: list[Candidate] = []
     for name in sorted(wanted & set(declared)):
+        first = declared[name][0]
+        if len(declared[name]) == 1 and first.module:
+            candidates.append(first)
+            continue
         if len(declared[name]) == 1:
-            candidates += declared[name]
+            refusals.append((name, first.label, "its entry point names no module: write `package.module`"))
             continue
         labels = ", ".join(sorted(candidate.label for candidate in declared[name]))
         refusals.append(
@@ -105,7 +109,7 @@ def _entry_points(distribution: Distribution) -> list[EntryPoint]:
 
 
 def _candidate(entry: EntryPoint, distribution: Distribution) -> Candidate:
-    module = entry.value.partition(":")[0].strip()
+    module = entry.module if entry.pattern.match(entry.value) else ""
     return Candidate(
         entry.name, _field(distribution, "Name"), _field(distribution, "Version"), module, entry.load
     )

@@ -154,6 +154,8 @@ def show_plugins(registry: Registry) -> None:
             for plugin in registry.plugins
         ],
     )
+    order = (f"{entry.name} {entry.order}" for entry in registry.passes)
+    write_line(f"graph passes in their order: {', '.join(order)}")
     for override in registry.overrides:
         write_line(f"override: {override}")
     for failure in registry.failures:
@@ -177,8 +179,12 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
         }
         for plugin in registry.plugins
     ]
-    overrides, failures = map(asdict, registry.overrides), map(asdict, registry.failures)
-    return {"plugins": plugins, "overrides": list(overrides), "failures": list(failures)}
+    return {
+        "plugins": plugins,
+        "pass_order": {entry.name: entry.order for entry in registry.passes},
+        "overrides": [asdict(entry) for entry in registry.overrides],
+        "failures": [asdict(entry) for entry in registry.failures],
+    }
 
 
 def show_bench(report: BenchReport) -> None:

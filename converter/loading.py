@@ -94,6 +94,11 @@ class Loader:
                 close = difflib.get_close_matches(caller.name, self.hooks, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(self.hooks)}"
                 raise BrokenPluginError(f"there is no hook {caller.name!r}; {hint}")
+            own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]
+            if caller.name in self.hooks and any("register" not in impl.argnames for impl in own):
+                raise BrokenPluginError(
+                    f"its {caller.name} takes no argument `register`, so it brings nothing"
+                )
         if not callers:
             unmarked = [name for name in self.hooks if hasattr(plugin, name)]
             reason = f"its {unmarked[0]} is not marked" if unmarked else "nothing in it is marked"

@@ -254,8 +254,10 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise UsageError(f"architecture name {self.name!r} must be a Python identifier: it names a file")
-        if not isinstance(self.model_types, tuple):
-            raise UsageError(f"architecture {self.name!r}: model_types is a tuple of names, not one string")
+        if not isinstance(self.model_types, tuple) or not all(
+            isinstance(kind, str) for kind in self.model_types
+        ):
+            raise UsageError(f"architecture {self.name!r}: model_types is a tuple of names")
         if not self.variants or not all(self.variants.values()):
             raise UsageError(
                 f"architecture {self.name!r} must declare at least one task, each with a variant"

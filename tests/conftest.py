@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,45 @@ def client_work(client_scripts: Any, tmp_path_factory: pytest.TempPathFactory) -
     return client_scripts.prepare(
         tmp_path_factory.mktemp("clients"), client_scripts.TASKS, client_scripts.PRECISIONS
     )
+
+
+GOOD_PLUGIN = """
+from converter import Architecture, Variant, hookimpl
+
+def architecture(name, *model_types):
+    variants = {"feature-extraction": (Variant("text", ("model",), "vectors out"),)}
+    return Architecture(name, model_types, "made up", "", None, lambda config, task: (), variants)
+
+@hookimpl
+def register_architectures(register):
+    register(architecture("NAME", "NAME-type"))
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make a distribution with one entry point and one module, and put it on the path."""
+    before = set(sys.modules)
+
+    def make(
+        plugin: str,
+        code: str = GOOD_PLUGIN,
+        *,
+        distribution: str = "",
+        version: str = "1.0",
+        target: str = "",
+    ) -> None:
+        distribution = distribution or f"converter-{plugin}"
+        module = f"{distribution}_{plugin}".replace("-", "_")
+        folder = tmp_path / distribution
+        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[converter]\n{plugin} = {target or module}\n")
+        (folder / f"{module}.py").write_text(textwrap.dedent(code).replace("NAME", plugin))
+        monkeypatch.syspath_prepend(str(folder))
+
+    yield make
+    for name in set(sys.modules) - before:
+        if name.startswith("converter_"):
+            del sys.modules[name]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from converter.cli import run
 from converter.errors import PluginError, UsageError
 from converter.registry import PluginFailure, Registry, load_registry
 
@@ -28,30 +28,6 @@ def architecture(name, *model_types):
 def register_architectures(register):
     register(architecture("NAME", "NAME-type"))
 """
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Make a distribution with one entry point and one module, and put it on the path."""
-    before = set(sys.modules)
-
-    def make(
-        plugin: str, code: str = GOOD, *, distribution: str = "", version: str = "1.0", target: str = ""
-    ) -> None:
-        distribution = distribution or f"converter-{plugin}"
-        module = f"{distribution}_{plugin}".replace("-", "_")
-        folder = tmp_path / distribution
-        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[converter]\n{plugin} = {target or module}\n")
-        (folder / f"{module}.py").write_text(textwrap.dedent(code).replace("NAME", plugin))
-        monkeypatch.syspath_prepend(str(folder))
-
-    yield make
-    for name in set(sys.modules) - before:
-        if name.startswith("converter_"):
-            del sys.modules[name]
 
 
 def load(**environ: str) -> Registry:
@@ -123,6 +99,15 @@ BROKEN = {
         "from converter import hookimpl\n@hookimpl\ndef register_architectures(register, more): pass",
         "more",
     ),
+    "no_argument": (
+        "from converter import hookimpl\n@hookimpl\ndef register_architectures(): pass",
+        "its register_architectures takes no argument `register`",
+    ),
+    "not_a_function": (
+        "from converter import hookimpl\nregister_architectures = hookimpl(3)",
+        "AttributeError",
+    ),
+    "deep": ("def f(): f()\nf()", "RecursionError"),
     "misspelt": (
         "from converter import hookimpl\n@hookimpl\ndef register_architecture(register): pass",
         "there is no hook 'register_architecture'; did you mean 'register_architectures'?",
@@ -165,6 +150,32 @@ def test_a_broken_plugin_is_one_named_line_and_the_others_work(
     assert "\n" not in str(failure)
     assert set(registry.architectures) == {*builtin.architectures, "a_good_one", "z_good_one"}
     assert pass_names(registry) == pass_names(builtin)
+
+
+def test_broken_in_every_way_at_once_each_is_one_named_line_on_the_screen(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (code, _) in BROKEN.items():
+        install(name, code)
+    install("hangs", "import time\ntime.sleep(600)")
+    install("twice", distribution="converter-one")
+    install("twice", distribution="converter-two")
+    install("nowhere", target="not a module!")
+    install("works")
+    monkeypatch.setenv("CONVERTER_PLUGIN_TIMEOUT", "1")
+    assert run(["plugins"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line.removeprefix("failed: ").split()[0] for line in lines if line.startswith("failed: ")]
+    assert sorted(failed) == sorted([*BROKEN, "hangs", "twice", "nowhere"])
+    assert [line for line in lines if line.startswith("works ") and "architectures: works" in line]
+    assert "its entry point names no module" in "".join(lines)
+    assert run(["list", "--arch", "works"]) == 0
+    monkeypatch.setenv("CONVERTER_STRICT_PLUGINS", "1")
+    assert run(["list"]) == 2
+    said = capsys.readouterr().err
+    assert all(f"{name} (" in said for name in failed)
+    monkeypatch.setenv("CONVERTER_PLUGINS", "works")
+    assert run(["list"]) == 0
 
 
 @pytest.mark.parametrize("where", ["import", "hook"])

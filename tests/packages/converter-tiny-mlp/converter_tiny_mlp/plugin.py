@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from converter_tiny_mlp.model import Config
 
+converter_api = "1.0"  # of the extension surface this was written for
+
 BATCH, ITEMS = "batch_size", "num_items"
 TASK = "item-scoring"
 

@@ -1,0 +1,81 @@
+"""The plugins that docs/plugins.md shows beside its tutorial, installed as they stand, and a conversion with them.
+
+The tutorial's own files are tested where they are installed: tests/packages/test_tutorial.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from converter.cli import run
+from converter.precision.stored import read_graphs
+from converter.recipes import RecipeTensor, read
+from converter.registry import Registry, load_registry
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "tests" / "packages" / "converter-tiny-mlp"
+FILE = re.compile(r"^`[\w./-]+`\n\n```python\n.*?^```$", re.MULTILINE | re.DOTALL)
+PLUGIN = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def documented(install: Install, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The tutorial's plugin and every plugin shown after it, loaded; a failure is fatal."""
+    monkeypatch.syspath_prepend(str(TUTORIAL))
+    install("tiny_mlp", target="converter_tiny_mlp.plugin")
+    for number, code in enumerate(PLUGIN.findall(FILE.sub("", (ROOT / "docs" / "plugins.md").read_text()))):
+        install(f"shown_{number}", code)
+    monkeypatch.setenv("CONVERTER_STRICT_PLUGINS", "1")
+    return load_registry()
+
+
+def test_every_plugin_that_is_shown_does_what_is_said_of_it(
+    documented: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package"
+    arguments = ["--arch", "tiny_mlp", "--tiny", "--output", str(package), "--json"]
+    assert run(arguments) == 0, capsys.readouterr().err
+    report = json.loads(capsys.readouterr().out)
+    record = json.loads((package / "converter.json").read_text())
+
+    assert report["variants"] == ["scores", "best"]
+    session = onnxruntime.InferenceSession(package / "onnx" / "best.onnx")
+    feed = {"features": np.ones((2, 5), np.float32), "item_ids": np.zeros((2, 3), np.int64)}
+    assert session.run(["best"], feed)[0].shape == (2,)
+
+    judged = [row for row in report["parity"]["comparisons"] if row["component"] == "best"]
+    assert all(row["others"] == {"same-winner.share": 1.0} for row in judged)
+    assert onnx.load(package / "onnx" / "model.onnx").doc_string == "made by the scoring team"
+    assert json.loads((package / "contact.json").read_text()) == {
+        "architecture": "tiny_mlp",
+        "team": "scoring",
+    }
+
+    assert {(entry.noun, entry.name) for entry in documented.overrides} == {
+        ("graph pass", "simplify"),
+        ("package file", "companions"),
+    }
+    assert not (package / "config.json").exists()
+    assert set(map(str, documented.overrides)) <= set(record["notes"])
+    assert record["plugins"]["tiny_mlp"] == "converter-tiny_mlp 1.0"
+
+    (plan,) = documented.precisions["rounded"].plans()
+    (graph,) = read_graphs(package / "onnx", ["model"])
+    plan.apply(graph.model)
+    weights = [value.const_value for value in graph.model.graph.initializers.values()]
+    recipes = [weight.recipe for weight in weights if isinstance(weight, RecipeTensor)]
+    assert recipes and all(np.array_equal(values, values.astype("float16")) for values in map(read, recipes))
+
+
+def test_every_section_of_a_card_is_handed_to_package_files(documented: Registry) -> None:
+    assert [section.name for section in documented.card_sections][-1] == "contact"

@@ -1,0 +1,79 @@
+"""The surface that plugins rest on, held to the list in public_api.txt.
+
+A line that goes or changes breaks somebody's plugin: then the first number of `API_VERSION` goes up. A line that is
+added raises the second. `python tests/test_public_api.py` writes the list anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import converter
+from converter import hookspecs
+from converter.assembly import KINDS
+from converter.records import Checkpoint, ModelSource
+
+LIST = Path(__file__).with_name("public_api.txt")
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+
+
+def surface() -> Iterator[str]:
+    """One line for each thing a plugin may rest on: a name with its fields or arguments, optional ones with `=`."""
+    yield f"API {hookspecs.API_VERSION}"
+    for kind in KINDS:
+        yield f"hook {kind.hook}{_arguments(getattr(hookspecs, kind.hook))} of {kind.record.__name__}"
+    yield f"register{_arguments(hookspecs.Register.__call__)}"
+    for name in converter.__all__:
+        yield f"converter.{name}{_shape(getattr(converter, name))}"
+    yield f"Checkpoint{_shape(Checkpoint)}"
+    for name, method in vars(ModelSource).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            yield f"ModelSource.{name}{_arguments(method)}"
+
+
+def _shape(thing: object) -> str:
+    if isinstance(thing, type) and dataclasses.is_dataclass(thing):
+        parts = [
+            field.name + ("" if _required(field) else "=")
+            for field in dataclasses.fields(thing)
+            if field.init
+        ]
+        return f"({', '.join(parts)})"
+    return _arguments(thing) if inspect.isfunction(thing) else ""
+
+
+def _required(field: dataclasses.Field[object]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _arguments(function: object) -> str:
+    parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+    optional = inspect.Parameter.empty
+    names = [
+        entry.name + ("" if entry.default is optional else "=")
+        for entry in parameters
+        if entry.name != "self"
+    ]
+    return f"({', '.join(names)})"
+
+
+def test_what_plugins_rest_on_is_what_the_list_says() -> None:
+    assert list(surface()) == LIST.read_text().splitlines(), "see the first lines of this file"
+
+
+def test_every_hook_and_every_public_name_is_documented() -> None:
+    text = DOCS.read_text()
+    names = {*converter.__all__, *(kind.hook for kind in KINDS), *(kind.record.__name__ for kind in KINDS)}
+    assert not {name for name in names if f"`{name}`" not in text}
+    assert f'converter_api = "{hookspecs.API_VERSION}"' in text
+
+
+def test_every_record_a_hook_takes_is_public() -> None:
+    assert {kind.record.__name__ for kind in KINDS} <= set(converter.__all__)
+
+
+if __name__ == "__main__":
+    LIST.write_text("\n".join(surface()) + "\n")

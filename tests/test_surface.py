@@ -1,0 +1,336 @@
+"""What a stranger's plugin can add and replace, through hooks alone; and that none of it happens in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from converter.cli import run
+from converter.registry import PluginFailure, Registry, load_registry
+from converter.runtime import Encoder
+
+PACKAGES = Path(__file__).parent / "packages"
+
+Install = Callable[..., None]
+
+pytestmark = pytest.mark.xdist_group("minilm")
+
+
+def load(**environ: str) -> Registry:
+    return load_registry({"CONVERTER_PLUGIN_TIMEOUT": "5", **environ})
+
+
+def only_failure(registry: Registry) -> PluginFailure:
+    (failure,) = registry.failures
+    return failure
+
+
+@pytest.fixture(scope="module")
+def extras() -> Iterator[Registry]:
+    """The plugin in packages/converter-extras, and the architecture it extends, on the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PACKAGES / "converter-extras")
+        patch.syspath_prepend(PACKAGES / "converter-flawed")
+        registry = load_registry()
+        assert not registry.failures
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def extended(extras: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The variant that was added, converted."""
+    package = tmp_path_factory.mktemp("extended") / "package"
+    arguments = ["--arch", "flawed", "--tiny", "--variants", "pooled", "--output", str(package), "--quiet"]
+    assert run(arguments) == 0
+    return package
+
+
+def record(package: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((package / "converter.json").read_text())
+    return content
+
+
+def test_a_variant_can_be_added_to_an_architecture_of_another_plugin(
+    extras: Registry, extended: Path
+) -> None:
+    variants = extras.find("flawed").variants["encoding"]
+    assert [variant.name for variant in variants] == ["text", "pooled"]
+    assert (extended / "onnx" / "pooled.onnx").is_file()
+
+
+def test_the_metric_a_component_names_judges_it(extended: Path) -> None:
+    worst = record(extended)["parity"]["worst"]  # type: ignore[index]
+    assert {row["others"]["maxsim.top1"] for row in worst} == {1.0}
+
+
+def test_a_pass_runs_in_its_place(extras: Registry, extended: Path) -> None:
+    names = [graph_pass.name for graph_pass in extras.passes]
+    assert names.index("remove-unused") < names.index("sign") < names.index("strip-metadata")
+    assert onnx.load(extended / "onnx" / "pooled.onnx", load_external_data=False).producer_name.endswith(
+        "signed"
+    )
+
+
+def test_package_files_are_written_with_the_card_sections_in_hand_and_recorded(extended: Path) -> None:
+    found = json.loads((extended / "provenance.json").read_text())
+    assert found == {"architecture": "flawed", "licence": "flawed is everybody's"}
+    made = record(extended)
+    assert "provenance.json" in made["files"]  # type: ignore[operator]
+    assert "provenance.json says where it is from" in made["notes"]  # type: ignore[operator]
+    assert made["plugins"] == {"extras": "extras 1.0", "flawed": "flawed 1.0"}
+
+
+def test_a_task_can_be_added_with_a_source_of_its_own(extras: Registry, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    assert extras.find("flawed").tasks == ("encoding", "scoring")
+    arguments = ["--arch", "flawed", "--tiny", "--task", "scoring", "--output", str(package), "--quiet"]
+    assert run(arguments) == 0
+    made = record(package)
+    assert made["task"] == "scoring"
+    assert made["parity"]["passed"]  # type: ignore[index]
+
+
+def test_a_precision_is_made_judged_and_opened_by_its_name(
+    extras: Registry, minilm_package: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    arguments = [
+        "quantize",
+        str(minilm_package),
+        "--precisions",
+        "rounded",
+        "--output",
+        str(package),
+        "--quiet",
+    ]
+    assert run(arguments) == 0
+    made = record(package)["precisions"]["rounded"]  # type: ignore[index]
+    assert made["files"] == ["onnx/model_rounded.onnx"] or "onnx/model_rounded.onnx" in made["files"]
+    assert made["recipe"] == {"label": "halves stored as floats"}
+    text = ["a text"]
+    rounded = np.asarray(Encoder(package, precision="rounded").encode(text))
+    whole = np.asarray(Encoder(package, precision="fp32").encode(text))
+    assert 0 < np.abs(rounded - whole).max() < 1e-2
+
+
+def test_everything_it_brings_is_listed(extras: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("extras "))
+    for part in (
+        "1.0",
+        "variants: flawed/encoding/pooled, flawed/scoring/scores",
+        "passes: sign",
+        "precisions: rounded",
+        "metrics: maxsim",
+        "package files: provenance",
+        "card sections: licence",
+    ):
+        assert part in line
+
+
+# --- overrides ---
+
+HEAD = """
+from converter import *
+from converter import hookimpl
+converter_api = "1.0"
+def architecture(name, *model_types):
+    variants = {"task": (Variant("text", ("model",), "vectors out"),)}
+    return Architecture(name, model_types, "made up", "", None, lambda config, task: (), variants)
+"""
+REPLACE = (
+    HEAD + "\n@hookimpl\ndef register_passes(register):\n"
+    "    register(GraphPass('NAME-own', lambda model: False, 5), overrides='fold-transposes')\n"
+)
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Registry:
+    return load_registry({"CONVERTER_PLUGINS": ""})
+
+
+def test_a_built_in_is_replaced_only_by_name_and_it_shows(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("swap", REPLACE)
+    registry = load()
+    names = [graph_pass.name for graph_pass in registry.passes]
+    assert "fold-transposes" not in names
+    assert names[0] == "swap-own"
+    (override,) = registry.overrides
+    said = "graph pass 'fold-transposes' of plugin 'passes' (converter 0.1.0) is replaced by 'swap-own'"
+    said += ", by plugin 'swap'"
+    assert str(override) == said
+    assert run(["plugins"]) == 0
+    shown = capsys.readouterr().out
+    assert f"override: {said}" in shown
+    assert "graph passes in their order: swap-own 5, inline-functions 100, " in shown
+    assert run(["plugins", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["overrides"][0]["by"] == "swap-own"
+
+
+def test_a_built_in_is_removed_with_nothing_in_its_place(install: Install) -> None:
+    install(
+        "without",
+        HEAD
+        + "\n@hookimpl\ndef register_package_files(register):\n    register(None, overrides='companions')\n",
+    )
+    registry = load()
+    assert "companions" not in [entry.name for entry in registry.package_files]
+    assert str(registry.overrides[0]).endswith("is removed, by plugin 'without'")
+
+
+def test_one_model_type_can_be_taken_from_a_family(install: Install) -> None:
+    declare = "\n@hookimpl\ndef register_architectures(register):\n    register(architecture("
+    install("family", HEAD + declare + "'family', 'first', 'second'))\n")
+    install("taker", HEAD + declare + "'taker', 'second'), overrides='second')\n")
+    registry = load()
+    assert not registry.failures
+    assert registry.find("second").name == "taker"
+    assert registry.find("family").model_types == ("first",)
+
+
+def test_an_architecture_is_replaced_whole(install: Install, builtin: Registry) -> None:
+    name = next(iter(builtin.architectures))
+    install(
+        "whole",
+        HEAD + "\n@hookimpl\ndef register_architectures(register):\n"
+        f"    register(architecture('{name}', 'whole-type'), overrides='{name}')\n",
+    )
+    registry = load()
+    assert registry.find(name).summary == "made up"
+    assert registry.find("whole-type").name == name
+    assert registry.for_model_type(builtin.architectures[name].model_types[0]) is None
+
+
+def test_of_two_plugins_that_override_the_same_the_first_by_name_has_it(install: Install) -> None:
+    install("b_second", REPLACE)
+    install("a_first", REPLACE)
+    registry = load()
+    assert registry.passes[0].name == "a_first-own"
+    failure = only_failure(registry)
+    assert failure.plugin == "b_second"
+    assert "'fold-transposes', which plugin 'a_first' overrides already" in failure.message
+    assert "CONVERTER_PLUGINS" in failure.message
+
+
+def test_a_plugin_may_override_another_strangers_whatever_their_names(install: Install) -> None:
+    own = (
+        HEAD
+        + "\n@hookimpl\ndef register_passes(register):\n    register(GraphPass('theirs', lambda model: False))\n"
+    )
+    install("z_theirs", own)
+    install("a_mine", REPLACE.replace("fold-transposes", "theirs"))
+    registry = load()
+    assert not registry.failures
+    assert "theirs" not in [graph_pass.name for graph_pass in registry.passes]
+    assert load(CONVERTER_PLUGINS="z_theirs").overrides == ()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("'fold-transpose'", "'fold-transpose', which there is not; did you mean 'fold-transposes'?"),
+        ("'NAME-own'", "'NAME-own', which there is not"),
+        ("3", "is not iterable"),
+        ("('',)", "which are not names"),
+    ],
+    ids=["misspelt", "itself", "no name", "empty"],
+)
+def test_an_override_of_nothing_is_an_error(install: Install, overrides: str, message: str) -> None:
+    install("wrong", REPLACE.replace("'fold-transposes'", overrides))
+    assert message.replace("NAME", "wrong") in only_failure(load()).message
+
+
+def test_a_variant_is_replaced_and_removed_by_its_path(install: Install, extras: Registry) -> None:
+    text = "Extension('flawed', 'encoding', (Variant('text', ('model',), 'mine'),))"
+    replace = f"register({text}, overrides='flawed/encoding/text')"
+    remove = "register(None, overrides='flawed/scoring/scores')"
+    install(
+        "variants", HEAD + f"\n@hookimpl\ndef register_variants(register):\n    {replace}\n    {remove}\n"
+    )
+    registry = load()
+    assert not registry.failures
+    flawed = registry.find("flawed")
+    assert {variant.name: variant.summary for variant in flawed.variants["encoding"]}["text"] == "mine"
+    assert "scoring" not in flawed.tasks
+    assert {override.name for override in registry.overrides} == {
+        "flawed/encoding/text",
+        "flawed/scoring/scores",
+    }
+
+
+@pytest.mark.parametrize(
+    ("extension", "message"),
+    [
+        ("Extension('flowed', 'encoding', VARIANTS)", "'flowed', which there is not; did you mean 'flawed'?"),
+        (
+            "Extension('flawed', 'encoding', VARIANTS)",
+            "variant 'flawed/encoding/text' is already registered by",
+        ),
+        ("Extension('flawed', 'encoding', ())", "has no variant"),
+    ],
+    ids=["no architecture", "taken", "empty"],
+)
+def test_an_extension_that_does_not_fit_is_one_named_line(
+    install: Install, extras: Registry, extension: str, message: str
+) -> None:
+    variants = "VARIANTS = (Variant('text', ('model',), 'mine'),)\n"
+    install(
+        "misfit",
+        HEAD + variants + f"\n@hookimpl\ndef register_variants(register):\n    register({extension})\n",
+    )
+    registry = load()
+    assert message in only_failure(registry).message
+    assert [variant.name for variant in registry.find("flawed").variants["encoding"]] == ["text", "pooled"]
+
+
+# --- the version of the surface ---
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ('"2.0"', "written for plugin API 2.0; converter 0.1.0 has 1.0: upgrade the converter"),
+        ('"1.7"', "written for plugin API 1.7; converter 0.1.0 has 1.0: upgrade the converter"),
+        ('"0.3"', "written for plugin API 0.3; converter 0.1.0 has 1.0: upgrade the plugin"),
+        ("1", 'its converter_api is 1, not a version such as "1.0"'),
+        ('"new"', "its converter_api is 'new', not a version"),
+    ],
+)
+def test_a_plugin_written_for_another_version_says_which_side_to_upgrade(
+    install: Install, stated: str, message: str
+) -> None:
+    install("dated", REPLACE.replace('"1.0"', stated))
+    assert message in only_failure(load()).message
+
+
+def test_the_version_is_looked_at_before_hooks_this_converter_does_not_know(install: Install) -> None:
+    install("future", HEAD.replace('"1.0"', '"1.9"') + "\n@hookimpl\ndef register_dreams(register): pass\n")
+    assert "plugin API 1.9" in only_failure(load()).message
+
+
+# --- what strangers' records may do to the engine ---
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("register(architecture('odd', ['a', 'list']))", "model_types is a tuple of names"),
+        ("register(architecture(3, 'type'))", "AttributeError"),
+    ],
+    ids=["no model types", "no name"],
+)
+def test_records_full_of_nonsense_hurt_no_other_plugin(
+    install: Install, builtin: Registry, code: str, message: str
+) -> None:
+    install("nonsense", HEAD + f"\n@hookimpl\ndef register_architectures(register):\n    {code}\n")
+    registry = load()
+    assert message in only_failure(registry).message
+    assert set(builtin.architectures) <= set(registry.architectures)
+    assert "odd" not in registry.architectures
