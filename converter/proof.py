@@ -149,7 +149,11 @@ class Job:
 
     def _bind(self, planned: Planned, folder: Path) -> Pending:
         return bind_graphs(
-            planned.built.graphs, planned.mapping, folder, external_data=self.request.external_data
+            planned.built.graphs,
+            planned.mapping,
+            folder,
+            external_data=self.request.external_data,
+            apart=any(len(variant.stems) > 1 for variant in self.subject.variants),
         )
 
     def _made(self, planned: Planned, written: Written) -> Made:

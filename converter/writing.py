@@ -1,4 +1,8 @@
-"""Graphs and their weights onto disk: one data file where weights are shared or large, else one file a graph."""
+"""Graphs and their weights onto disk: one data file where weights are shared or large, else one file a graph.
+
+Graphs that run together, such as an encoder and its decoder, do not share: clients fetch each with what carries its
+name, `decoder_model_merged.onnx` and, past 2 GiB, `decoder_model_merged.onnx_data`.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +40,32 @@ class Written:
 
 @dataclass(frozen=True)
 class Pending:
-    """Graphs bound to their checkpoint, not yet written. `plan` is for the data file, if there is to be one."""
+    """Graphs bound to their checkpoint, not yet written.
+
+    `plan` is for the data file, if there is to be one; `others` are for those of further graphs.
+    """
 
     graphs: tuple[ExportedGraph, ...]
     folder: Path
     used: frozenset[str]
     plan: DataPlan | None
+    others: tuple[DataPlan, ...] = ()
 
     def finish(
         self, layout: DataLayout | None, on_stage: OnStage, *, checked: int = 0, check: bool = False
     ) -> Written:
-        """Write the graphs; the data file, if any, is written. `check` re-reads the weights inside of graphs."""
+        """Write the graphs and data files after the first, which is written. `check` re-reads weights inside of graphs.
+
+        Further data files are re-read where the first one's weights were `checked`.
+        """
         files = {graph.stem: self.folder / f"{graph.stem}.onnx" for graph in self.graphs}
-        hashes = {layout.path.name: layout.sha256} if layout is not None and layout.tensors else {}
+        layouts = [] if layout is None else [layout]
+        for plan in self.others:
+            with on_stage("write weights"):
+                layouts.append(plan.write())
+            if checked:
+                checked += check_data(layouts[-1])
+        hashes = {layout.path.name: layout.sha256 for layout in layouts if layout.tensors}
         with on_stage("write graphs"):
             for graph in self.graphs:
                 path = files[graph.stem]
@@ -68,14 +85,20 @@ def bind_graphs(
     *,
     external_data: ExternalData,
     data_file: str = "model.onnx_data",
+    apart: bool = False,
 ) -> Pending:
-    """Bind every weight to the checkpoint and decide where it goes. Nothing but the folder is made yet."""
+    """Bind every weight to the checkpoint and decide where it goes. Nothing but the folder is made yet.
+
+    `apart` gives each graph its own weights: in its file, or in a data file of its own name if one is too large.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     used = frozenset(name for graph in graphs for name in bind_graph(graph, mapping))
-    external = use_data_file(graphs, external_data)
-    return Pending(
-        tuple(graphs), folder, used, plan_data_file(graphs, folder / data_file) if external else None
-    )
+    if not use_data_file(graphs, external_data, apart=apart):
+        return Pending(tuple(graphs), folder, used, None)
+    if not apart:
+        return Pending(tuple(graphs), folder, used, plan_data_file(graphs, folder / data_file))
+    plan, *others = (plan_data_file([graph], folder / f"{graph.stem}.onnx_data") for graph in graphs)
+    return Pending(tuple(graphs), folder, used, plan, tuple(others))
 
 
 def write_graphs(
@@ -98,14 +121,15 @@ def write_and_check(plan: DataPlan, progress: Progress) -> tuple[DataLayout, int
     return layout, check_data(layout)
 
 
-def use_data_file(graphs: Sequence[ExportedGraph], external_data: ExternalData) -> bool:
-    """Whether weights lie beside the graphs: several graphs share one copy, and no protobuf file may reach 2 GiB."""
+def use_data_file(
+    graphs: Sequence[ExportedGraph], external_data: ExternalData, *, apart: bool = False
+) -> bool:
+    """Whether weights lie beside the graphs: to be shared (not if `apart`), or where protobuf's 2 GiB are too few."""
     largest = max(embedded_size(graph.model) for graph in graphs)
     if external_data == "never" and largest > EMBEDDED_LIMIT:
         raise UsageError(
             f"a single .onnx file cannot hold {largest / 2**30:.1f} GiB: protobuf ends at 2 GiB",
             remedy="leave --external-data at auto",
         )
-    return external_data == "always" or (
-        external_data == "auto" and (len(graphs) > 1 or largest > EMBEDDED_LIMIT)
-    )
+    shared = len(graphs) > 1 and not apart
+    return external_data == "always" or (external_data == "auto" and (shared or largest > EMBEDDED_LIMIT))

@@ -1,4 +1,4 @@
-"""Image encoders of one signature: pixels in, hidden states or a classifier's logits out."""
+"""Models that see images, of one signature: pixels in, hidden states or what a head makes of them out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ class VisionEncoder(nn.Module):
         self.fields = fields
         self.options = dict(options)
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Float (batch, channels, height, width); outputs as the model's head gives them."""
-        output = self.model(pixel_values=pixel_values, **self.options)
+    def forward(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Outputs as the model's head gives them.
+
+        pixel_values  float (batch, channels, height, width)
+        pixel_mask    int64 (batch, mask height, mask width), 1 where there is image; of any resolution, for the model
+                      resamples it to its feature map
+        """
+        mask = {} if pixel_mask is None else {"pixel_mask": pixel_mask}
+        output = self.model(pixel_values=pixel_values, **mask, **self.options)
         return tuple(output[field] for field in self.fields)

@@ -78,8 +78,9 @@ class Workbench:
         return Points.of(self._graphs)
 
     def write(self, candidate: Candidate, plan: Any) -> None:
-        """The graphs of a plan in the candidate's place, weights streamed; large ones in one data file for all."""
+        """The graphs of a plan in the candidate's place, weights streamed, laid out as those of fp32 are."""
         self.remove(candidate)
+        apart = not (self.onnx / "model.onnx_data").exists()
         suffix = candidate.suffix
         graphs = [
             ExportedGraph(f"{graph.stem}{suffix}", graph.model)
@@ -89,7 +90,7 @@ class Workbench:
         for graph in graphs:
             informed.apply(graph.model)
         pending = bind_graphs(
-            graphs, {}, self.onnx, external_data="auto", data_file=f"model{suffix}.onnx_data"
+            graphs, {}, self.onnx, external_data="auto", data_file=f"model{suffix}.onnx_data", apart=apart
         )
         written = write_graphs(pending, SILENT.stage)
         candidate.hashes = written.hashes

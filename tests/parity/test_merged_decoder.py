@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,18 @@ from converter import convert
 Array = np.ndarray[Any, Any]
 
 
+pytestmark = pytest.mark.xdist_group("bart")
+
+
 @pytest.fixture(scope="module")
-def session(
-    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> onnxruntime.InferenceSession:
-    package = tmp_path_factory.mktemp("bart") / "package"
-    convert(model=tiny_checkpoint("bart"), output=package, parity="off")
+def package(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bart") / "package"
+    convert(model=tiny_checkpoint("bart"), output=folder, parity="off", external_data="always")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(package: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(package / "onnx" / "decoder_model_merged.onnx")
 
 
@@ -67,3 +74,12 @@ def test_two_steps_give_what_one_gives(session: onnxruntime.InferenceSession) ->
     then = run(session, ids[:, 3:], first, later=True)
     np.testing.assert_allclose(then["logits"], whole["logits"][:, 3:], atol=1e-5)
     np.testing.assert_array_equal(then["present.1.encoder.value"], first["present.1.encoder.value"])
+
+
+def test_encoder_and_decoder_have_data_files_of_their_own_names(package: Path) -> None:
+    """transformers.js fetches the file that carries the graph's name, and optimum reads no other."""
+    names = sorted(path.name for path in (package / "onnx").iterdir())
+    graphs = ["decoder_model_merged.onnx", "encoder_model.onnx"]
+    assert names == sorted([*graphs, *(f"{name}_data" for name in graphs)])
+    config = json.loads((package / "config.json").read_text())
+    assert config["transformers.js_config"]["use_external_data_format"] == dict.fromkeys(graphs, 1)
