@@ -11,8 +11,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -22,10 +23,15 @@ from converter.arguments import flag_names, normalise
 from converter.commands import bisect_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
+from converter.list_command import list_command
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
 from converter.quantize_command import quantize_command, show_quantization
 from converter.quantize_options import take_options
+from converter.questions import ask_back
 from converter.request import ConversionRequest
+
+if TYPE_CHECKING:
+    from converter.pipeline import Report
 
 INTERRUPTED = 130  # as a shell counts an end by SIGINT
 
@@ -58,10 +64,7 @@ def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     require_export()
     request = build_request(given)
     start = time.perf_counter()
-    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
-        from converter.pipeline import convert_request
-
-        report = convert_request(request, progress)
+    report = ask_back(request, partial(_convert, quiet=quiet, verbose=verbose))
     if as_json:
         write_json(report.to_json())
     elif not quiet:
@@ -70,6 +73,13 @@ def cli(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
         if not (quiet or as_json):
             show_quantization(report.quantization)
         report.quantization.require_passed()
+
+
+def _convert(request: ConversionRequest, *, quiet: bool, verbose: bool) -> Report:
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.pipeline import convert_request
+
+        return convert_request(request, progress)
 
 
 def _refuse_stray_options(ctx: click.Context, command: str) -> None:
@@ -108,25 +118,6 @@ def build_request(given: dict[str, Any]) -> ConversionRequest:
 
 def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-@cli.command("list")
-@click.option("--arch", help="Only this architecture, by its name or a model type it owns.")
-@options(*OUTPUT)
-def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Show the architectures, the model types they own, their tasks and variants."""
-    from converter.display import describe_architecture, show_architectures, write_json
-    from converter.registry import load_registry
-
-    with quiet_libraries(verbose=verbose):
-        registry = load_registry()
-        found = [registry.find(arch)] if arch else list(registry.architectures.values())
-    if as_json:
-        write_json({"architectures": [describe_architecture(entry) for entry in found]})
-        return
-    show_architectures(found)
-    if registry.failures and not quiet:
-        write_error(f"{len(registry.failures)} plugin(s) failed to load; `converter plugins` says why")
 
 
 @cli.command("plugins")
@@ -252,6 +243,7 @@ def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
 
 
 cli.add_command(bisect_command)
+cli.add_command(list_command)
 cli.add_command(new_command)
 cli.add_command(quantize_command)
 

@@ -14,6 +14,7 @@ from converter.text import size_text
 if TYPE_CHECKING:
     from converter.bench_report import BenchReport
     from converter.bisect import Divergence
+    from converter.interfaces import Interface
     from converter.package import PackageInfo
     from converter.pipeline import Report
     from converter.records import Architecture, Comparison, ParityReport
@@ -131,9 +132,26 @@ def variant_names(architecture: Architecture) -> tuple[str, ...]:
     )
 
 
-def describe_architecture(architecture: Architecture) -> dict[str, Any]:
+def show_architecture(architecture: Architecture, graphs: Sequence[Interface]) -> None:
+    """One architecture: each task with its variants, and what goes into and comes out of its graphs."""
+    types = ", ".join(architecture.model_types) or "those that nobody else owns"
+    write_line(f"{architecture.name}: {architecture.summary}; model types: {types}")
+    if architecture.reference_checkpoint:
+        write_line(f"reference checkpoint: {architecture.reference_checkpoint}")
+    for task, variants in architecture.variants.items():
+        write_line(f"\n{task}")
+        for variant in variants:
+            write_line(f"  {variant.name}: {variant.summary} ({', '.join(variant.stems)})")
+        for graph in (graph for graph in graphs if graph.task == task):
+            rows = [("in", name, dtype, " x ".join(map(str, shape))) for name, dtype, shape in graph.inputs]
+            rows += [("out", name, "", "") for name in graph.outputs]
+            write_table((graph.stem, "name", "type", "shape"), rows)
+
+
+def describe_architecture(architecture: Architecture, graphs: Sequence[Interface] = ()) -> dict[str, Any]:
     """The same for a program."""
     return {
+        "graphs": [asdict(graph) for graph in graphs],
         "name": architecture.name,
         "model_types": list(architecture.model_types),
         "summary": architecture.summary,

@@ -2,6 +2,7 @@
 
     ConverterError                exit 1
       UsageError                  exit 2   unknown architecture, bad option, refused target
+        AmbiguousError            exit 2   several answers are possible, and the user has to choose
         PluginError               exit 2   a plugin is missing, broken or collides with another
       CheckpointError             exit 1   a checkpoint that is absent, incomplete, unsafe or damaged
       ExportError                 exit 1   tracing or translating a component failed
@@ -14,6 +15,8 @@ Each message says what failed, where, and what to do about it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ConverterError(Exception):
@@ -34,6 +37,15 @@ class UsageError(ConverterError):
     """The request itself is wrong: nothing was started."""
 
     exit_code = 2
+
+
+class AmbiguousError(UsageError):
+    """Several answers are possible. `option` is the field of the request that decides, `choices` what it may be."""
+
+    def __init__(self, message: str, *, option: str, choices: Sequence[str]) -> None:
+        super().__init__(message, remedy=f"choose with --{option}: {', '.join(choices)}")
+        self.option = option
+        self.choices = tuple(choices)
 
 
 class PluginError(UsageError):

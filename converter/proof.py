@@ -27,6 +27,7 @@ from converter.records import (
     Variant,
 )
 from converter.request import ConversionRequest
+from converter.scenario import Scenario
 from converter.scratch import scratch_folder
 from converter.skeleton import load_buffers
 from converter.verify import compare_graphs, save_references, verdict
@@ -55,6 +56,11 @@ class Subject:
     @property
     def stems(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stem for variant in self.variants for stem in variant.stems))
+
+    def scenarios(self) -> list[Scenario]:
+        """Those whose components are all among the chosen ones."""
+        declared = self.architecture.scenarios(self.config, self.task)
+        return [scenario for scenario in declared if scenario.stems <= set(self.stems)]
 
     def components(self) -> list[Component]:
         """The chosen components, for the whole depth of the model, with all that judges them."""
@@ -103,6 +109,7 @@ class Job:
             subject.task,
             scratch,
             seed=self.request.seed,
+            scenarios=subject.scenarios() if self.request.dtype == "fp32" else (),
             on_stage=self.ledger.stage,
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from converter.errors import UsageError
+from converter.scenario import Scenario, no_scenarios
 from converter.stored import Checkpoint as Checkpoint
 from converter.stored import TensorInfo as TensorInfo
 from converter.verdicts import Comparison as Comparison
@@ -235,6 +236,7 @@ class Architecture:
     judged_by     metrics that judge every component, besides what a component names itself
     recognizes    whether a checkpoint is this architecture's although another owns its model type, told by its
                   tensors' names, its config and its modules: ColBERT calls itself `bert`
+    scenarios     (config, task) -> what several calls together must come to
     """
 
     name: str
@@ -250,6 +252,7 @@ class Architecture:
     stand_in: StandIn | None = None
     judged_by: tuple[Judgement, ...] = ()
     recognizes: Callable[[Checkpoint], bool] = lambda checkpoint: False
+    scenarios: Callable[[Any, str], Sequence[Scenario]] = no_scenarios
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -35,18 +35,17 @@ class Case:
     wrapper: Mapping[str, Array]
 
 
-def save_case(case: Case, path: Path) -> Path:
-    """Keep a case on disk. Vocabularies make outputs of tens of megabytes."""
+def save(reference: Any, path: Path) -> Path:
+    """Keep on disk what the original gave. Vocabularies make outputs of tens of megabytes."""
     with path.open("wb") as file:
-        pickle.dump(case, file, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump(reference, file, protocol=pickle.HIGHEST_PROTOCOL)
     return path
 
 
-def load_case(path: Path) -> Case:
-    """What `save_case` wrote, in this very conversion."""
+def load(path: Path) -> Any:
+    """What `save` wrote, in this very conversion."""
     with path.open("rb") as file:
-        case: Case = pickle.load(file)
-    return case
+        return pickle.load(file)
 
 
 def run_original(model: nn.Module, component: Component, sizes: Sequence[Size]) -> Iterator[Case]:

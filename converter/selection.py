@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import UsageError
+from converter.detection import own_name
+from converter.errors import AmbiguousError, UsageError
 from converter.records import Architecture, Checkpoint, Variant
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def _opened(
     openers = registry.architectures.values() if named is None else [named]
     opened = [(entry, found) for entry in openers if (found := open_as(entry, folder, request.allow_pickle))]
     if len(opened) > 1:
-        names = ", ".join(entry.name for entry, _ in opened)
-        raise UsageError(
-            f"{folder.name} is a checkpoint of {names}", remedy="name the one that is meant with --arch"
+        names = [entry.name for entry, _ in opened]
+        raise AmbiguousError(
+            f"{folder.name} is a checkpoint of {' and of '.join(names)}", option="arch", choices=names
         )
     return opened[0] if opened else (None, None)
 
@@ -99,7 +100,7 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
             "--tiny makes its own checkpoint; it cannot be given with --model", remedy="leave one out"
         )
     architecture = registry.find(request.arch)
-    task = request.task or architecture.tasks[0]
+    task = own_name(request.task or architecture.tasks[0], architecture.tasks)
     check_task(task, architecture)
     folder = scratch / f"{architecture.name}-tiny"
     architecture.source.write_tiny(folder, like=None, seed=request.seed, task=task)
@@ -135,7 +136,9 @@ def _stand_in(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
 
 def choose_task(asked: str | None, architecture: Architecture, checkpoint: Checkpoint) -> str:
     """The task asked for, or the one the checkpoint was made for."""
-    task = asked or architecture.source.default_task(checkpoint)
+    if asked is None and len(architecture.tasks) == 1:
+        return architecture.tasks[0]
+    task = own_name(asked, architecture.tasks) if asked else architecture.source.default_task(checkpoint)
     check_task(task, architecture)
     return task
 

@@ -45,14 +45,13 @@ class TransformersModel:
             ) from error
 
     def default_task(self, checkpoint: Checkpoint) -> str:
-        """The task whose class the checkpoint's `architectures` names; the first task where it names none of them."""
-        named = set(checkpoint.config.get("architectures") or ())
-        if named:
-            config = self.config(checkpoint)
-            for task in self.classes:
-                if self._class(config, task, missing_ok=True) in named:
-                    return task
-        return next(iter(self.classes))
+        """See `converter.detection`. Raises AmbiguousError where the checkpoint does not tell."""
+        from converter.detection import detect_task
+
+        config = self.config(checkpoint)
+        return detect_task(
+            checkpoint, {task: self._class(config, task, missing_ok=True) for task in self.classes}
+        )
 
     def skeleton(self, config: Any, task: str) -> nn.Module:
         from transformers import initialization

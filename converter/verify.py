@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from converter.parity import Terms, compare_all, parity_sizes
+from converter.play import Played, play_graphs, play_original
 from converter.records import (
     Architecture,
     Checkpoint,
@@ -19,13 +20,18 @@ from converter.records import (
     ParityMode,
     ParityReport,
 )
-from converter.runners import load_case, open_session, run_graph, run_original, save_case
+from converter.runners import Case, load, open_session, run_graph, run_original, save
+from converter.scenario import Scenario
 
 # The original in fp32, its activations and the interpreter, in multiples of its weights; the session comes after it.
 MEMORY_FACTOR = 1.5
 # Bytes of fp32 weights up to which the original is loaded whole. Beyond, a run costs their reading, of which the
 # system's cache makes a copy: 0.12 s for the 0.44 GB of bert-base.
 RESIDENT = 256 * 2**20
+
+# Bytes of fp32 weights up to which scenarios are played to their end; each of their steps reads all of them.
+GENERATED_WHOLE, FEW_STEPS = 2**30, 4
+SCENARIO = ".scenario"  # the ending of a file that holds one
 
 OnStage = Callable[[str], AbstractContextManager[None]]
 
@@ -59,9 +65,13 @@ def save_references(
     folder: Path,
     *,
     seed: int,
+    scenarios: Sequence[Scenario] = (),
     on_stage: OnStage,
 ) -> tuple[Path, ...]:
-    """What the original and the wrappers make of every size, a file each in `folder`, which takes its weights too."""
+    """What the original and the wrappers make of every size, and the original of every scenario.
+
+    A file each in `folder`, which takes its weights too.
+    """
     with on_stage("run the original"):
         offload = folder / "weights" if stays_on_disk(checkpoint) else None
         model = architecture.source.original(checkpoint, task, offload)
@@ -70,7 +80,11 @@ def save_references(
             for component in components
             for case in run_original(model, component, parity_sizes(component.axes, seed))
         )
-        files = tuple(save_case(case, folder / f"{number}.case") for number, case in enumerate(cases))
+        files = tuple(save(case, folder / f"{number}.case") for number, case in enumerate(cases))
+        cheap = 4 * elements(checkpoint) <= GENERATED_WHOLE
+        for number, scenario in enumerate(scenarios):
+            played = play_original(model, scenario, seed, steps=scenario.steps if cheap else FEW_STEPS)
+            files += (save(played, folder / f"{number}{SCENARIO}"),)
         del model, cases
         gc.collect()
     return files
@@ -79,12 +93,15 @@ def save_references(
 def compare_graphs(
     references: Sequence[Path], folder: Path, terms: Terms, *, device: str, on_stage: OnStage
 ) -> tuple[Comparison, ...]:
-    """Original, wrapper and graph, pairwise, at every size that was saved; `folder` holds the graphs."""
+    """Original, wrapper and graph, pairwise, at every size that was saved, then what was generated.
+
+    `folder` holds the graphs.
+    """
     rows: list[Comparison] = []
     stem, session = "", None
     with ExitStack() as stages:
-        for path in references:
-            case = load_case(path)
+        for path in (path for path in references if path.suffix != SCENARIO):
+            case: Case = load(path)
             if case.criteria.stem != stem:
                 session, stem = None, case.criteria.stem  # the old one goes before the new one comes
                 stages.pop_all().close()
@@ -94,6 +111,10 @@ def compare_graphs(
             graph = run_graph(session, case.feed)
             results = {"original": case.original, "wrapper": case.wrapper, "graph": graph}
             rows += compare_all(case.criteria, case.size, results, case.valid, terms)
+    for path in (path for path in references if path.suffix == SCENARIO):
+        played: Played = load(path)
+        with on_stage(played.scenario.name):
+            rows.append(play_graphs(played, folder, device))
     return tuple(rows)
 
 

@@ -7,10 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converter import Architecture, Axis, Component, DummyInputs, Output, Size, TransformersModel, Variant
+from converter.plugins._generation import encoder_decoder_scenario
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from converter.scenario import Scenario
 
 SOURCE = {0: "batch_size", 1: "encoder_sequence_length"}
 NEW = {0: "batch_size", 1: "decoder_sequence_length"}
@@ -201,6 +204,16 @@ def decoder_component(config: Any, source: Axis, *, masked: bool) -> Component:
     )
 
 
+def scenario(
+    config: Any, name: str, prompt: Callable[[int], dict[str, torch.Tensor]], *, masked: bool
+) -> Scenario:
+    """Greedy tokens from what the encoder is prompted with."""
+    cache = [(entry.removeprefix("."), head_shape(config)) for entry, _ in cache_names("", config)]
+    named = getattr(config, "decoder_start_token_id", None)  # left out where it is the padding's
+    start = config.pad_token_id if named is None else named
+    return encoder_decoder_scenario(name, prompt, start, cache, masked=masked)
+
+
 def pair(
     model_type: str,
     tiny: Mapping[str, Any],
@@ -208,6 +221,7 @@ def pair(
     auto_class: str,
     components: Callable[[Any, str], Sequence[Component]],
     what: str,
+    scenarios: Callable[[Any, str], Sequence[Scenario]],
 ) -> Architecture:
     """An architecture of two graphs; `what` the encoder takes."""
     variant = Variant(
@@ -222,6 +236,7 @@ def pair(
         reference_checkpoint="",
         source=TransformersModel(classes={task: auto_class}, tiny=tiny, model_type=model_type),
         components=components,
+        scenarios=scenarios,
         variants={task: (variant,)},
         translations=cross_attention_in_onnx,
     )

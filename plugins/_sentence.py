@@ -43,11 +43,6 @@ class SentenceModel(TransformersModel):
             config.sentence_head = read_sentence_head(checkpoint.folder)
         return config
 
-    def default_task(self, checkpoint: Checkpoint) -> str:
-        """As ever, but a checkpoint of sentence-transformers embeds, whatever head its transformer was trained with."""
-        embeds = (checkpoint.folder / "modules.json").is_file() and "feature-extraction" in self.classes
-        return "feature-extraction" if embeds else super().default_task(checkpoint)
-
     def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
         from converter.recipes import read
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converter import (
     Architecture,
-    Axis,
     Component,
-    DummyInputs,
-    Output,
-    Size,
     Variant,
     hookimpl,
 )
+from converter.plugins._causal import Causal, causal_component, causal_scenarios
 from converter.plugins._experts import experts_in_onnx
-from converter.plugins._layouts import padded
 from converter.plugins._sentence import SentenceModel
 from converter.plugins._text import TASKS, decoder_components
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from converter.scenario import Scenario
 
 TINY = {
     "hidden_size": 32,
@@ -135,6 +129,13 @@ FAMILY: dict[str, dict[str, Any]] = {
     "glm4_moe": ROUTED,
 }
 
+GENERATING = ("text-generation-with-past", "text-generation")
+ENCODING = ("feature-extraction", "text-classification")
+# What transformers has no classifier for.
+UNCLASSIFIED: tuple[str, ...] = ("bitnet", "codegen", "cohere", "cohere2", "cwm", "ernie4_5", "glm4_moe")
+UNCLASSIFIED += ("gpt_neox_japanese", "granite", "granitemoe", "hyperclovax", "internlm3", "jais2")
+UNCLASSIFIED += ("nanochat", "olmoe", "vaultgemma", "xglm")
+
 # ALiBi: the mask says all there is to say about positions.
 WITHOUT_POSITIONS = ("bloom",)
 # Every head has its own keys and values, whatever a stray `num_key_value_heads` in the config may say.
@@ -153,18 +154,6 @@ OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
 # What is cached is not keys and values but what both are made from, and the rotated part of the keys.
 LATENT_CACHE = ("minicpm3", "deepseek_v3")
 
-GENERATING = ("text-generation-with-past", "text-generation")
-ENCODING = ("feature-extraction", "text-classification")
-# What transformers has no classifier for.
-UNCLASSIFIED: tuple[str, ...] = ("bitnet", "codegen", "cohere", "cohere2", "cwm", "ernie4_5", "glm4_moe")
-UNCLASSIFIED += ("gpt_neox_japanese", "granite", "granitemoe", "hyperclovax", "internlm3", "jais2")
-UNCLASSIFIED += ("nanochat", "olmoe", "vaultgemma", "xglm")
-
-NEW = {0: "batch_size", 1: "sequence_length"}
-TOTAL = {0: "batch_size", 1: "total_sequence_length"}
-PAST = {0: "batch_size", 2: "past_sequence_length"}
-PRESENT = {0: "batch_size", 2: "total_sequence_length"}
-
 
 def cache_shape(config: Any) -> tuple[int, int, int]:
     """(key-value heads, size of a key, size of a value) of every layer."""
@@ -178,85 +167,22 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
     return grouped or heads, width, width
 
 
-def names(prefix: str, config: Any) -> list[str]:
-    """`prefix.N.key`, `prefix.N.value` for each layer N."""
-    return [
-        f"{prefix}.{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")
-    ]
+def _causal(config: Any, task: str) -> Causal:
+    return Causal(
+        vocabulary=config.vocab_size,
+        longest=min(24, config.max_position_embeddings // 2),
+        positions=config.model_type not in WITHOUT_POSITIONS,
+        layers=(cache_shape(config),) * config.num_hidden_layers if task == GENERATING[0] else None,
+    )
 
 
-def _inputs(config: Any, with_past: bool, size: Size) -> DummyInputs:
-    import torch
-
-    generator = torch.Generator().manual_seed(size.seed)
-    batch, new = size["batch_size"], size["sequence_length"]
-    past = size["past_sequence_length"] if with_past else 0
-    mask = padded(batch, past + new, size)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
-    tensors = {
-        "input_ids": torch.randint(0, config.vocab_size, (batch, new), generator=generator),
-        "attention_mask": mask,
-    }
-    axes: dict[str, dict[int, str]] = {
-        "input_ids": NEW,
-        "attention_mask": TOTAL if with_past else NEW,
-    }
-    if config.model_type not in WITHOUT_POSITIONS:
-        tensors["position_ids"], axes["position_ids"] = positions, NEW
-    real = mask.bool()
-    valid = {"logits": real[:, past:]}
-    if with_past:
-        heads, key, value = cache_shape(config)
-        for name in names("past_key_values", config):
-            width = key if name.endswith("key") else value
-            tensors[name] = torch.randn(batch, heads, past, width, generator=generator)
-            axes[name] = PAST
-        valid.update(dict.fromkeys(names("present", config), real[:, None, :]))
-    return DummyInputs(tensors, axes, valid)
-
-
-def _wrapper(with_past: bool, model: nn.Module) -> nn.Module:
-    from converter.wrappers.decoder import Decoder, DecoderWithPast
-
-    return DecoderWithPast(model) if with_past else Decoder(model)
-
-
-def _reference(with_past: bool, model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
-    """The logits as `generate` computes them, with a cache that forgets what a sliding window leaves behind."""
-    from transformers import DynamicCache
-
-    from converter.wrappers.decoder import fill, flat
-
-    past = {name: tensor for name, tensor in tensors.items() if name.startswith("past_key_values")}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in past}
-    if not with_past:
-        return {"logits": model(**rest, use_cache=False).logits}
-    config: Any = model.config
-    whole, own = fill(DynamicCache(), past), fill(DynamicCache(config=config), past)
-    logits = model(**rest, past_key_values=own, use_cache=True).logits
-    model(**rest, past_key_values=whole, use_cache=True)
-    return {"logits": logits, **dict(zip(names("present", config), flat(whole), strict=True))}
+def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    return () if task in ENCODING else causal_scenarios(_causal(config, task))
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
-    if task in ENCODING:
-        return decoder_components(config, task)
-    with_past = task.endswith("with-past")
-    longest = min(24, config.max_position_embeddings // 2)
-    axes = [Axis("batch_size", 2, high=5), Axis("sequence_length", 3, high=longest)]
-    outputs = [Output("logits", NEW)]
-    if with_past:
-        axes.append(Axis("past_sequence_length", 5, low=0, high=longest))
-        outputs += [Output(name, PRESENT) for name in names("present", config)]
     return (
-        Component(
-            stem="model",
-            wrapper=partial(_wrapper, with_past),
-            inputs=partial(_inputs, config, with_past),
-            reference=partial(_reference, with_past),
-            axes=tuple(axes),
-            outputs=tuple(outputs),
-        ),
+        decoder_components(config, task) if task in ENCODING else (causal_component(_causal(config, task)),)
     )
 
 
@@ -287,6 +213,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     pooled=ENCODING[:1],
                 ),
                 components=_components,
+                scenarios=_scenarios,
                 translations=experts_in_onnx,
                 variants={task: made for task, made in variants.items() if task not in without},
             )

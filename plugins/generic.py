@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +21,8 @@ from converter import (
     hookimpl,
 )
 from converter.errors import ExportError, UsageError
+from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
+from converter.plugins._exporters import exporter_patches, exporter_translations
 from converter.plugins._layouts import draw
 from converter.plugins._probe import Plan, Prober
 from converter.plugins._shrink import shrunk
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from converter.records import Checkpoint
+    from converter.scenario import Scenario
 
+WITH_PAST = "text-generation-with-past"
 # task -> its Auto class. Tasks whose models take several calls for one answer (generation from images or speech)
 # are for plugins that know them.
 TASKS = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
+    WITH_PAST: "AutoModelForCausalLM",
     "text-generation": "AutoModelForCausalLM",
     "text-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
@@ -61,6 +65,17 @@ TASKS = {
 
 # A model of fewer parameters is called as it is; a larger one with parameters that have shapes and no values.
 REAL_PARAMETERS = 20_000_000
+# A small checkpoint has no more of them than this, whatever its config leaves at its usual size.
+SMALL_PARAMETERS = 60_000_000
+# Entries of models that put features of images or sounds where tokens stand. How many tokens go with an image is
+# known to nobody but the model's processor.
+PLACEHOLDERS = (
+    "image_token_id",
+    "image_token_index",
+    "audio_token_id",
+    "audio_token_index",
+    "video_token_id",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class GenericModel(TransformersModel):
         from converter.seeding import seed_weights
 
         base = self._default() if like is None else like
+        check_signature(base)
         refusal: Exception | None = None
         for widths in (True, False):
             try:
@@ -85,8 +101,9 @@ class GenericModel(TransformersModel):
                 config = type(base).from_dict(entries)
                 config.architectures = []
                 config._name_or_path = getattr(base, "_name_or_path", "")
+                check_size(self, config, task)
                 model: Any = self._build(config, task).eval()
-                Prober(model, config).plan()
+                _ = probed(model, config, None) if task == WITH_PAST else Prober(model, config).plan()
             except Exception as error:  # constructors raise anything at a config that does not hang together
                 refusal = refusal or error
                 continue
@@ -125,25 +142,49 @@ class GenericModel(TransformersModel):
         return super()._class(config, task, missing_ok=missing_ok)
 
 
-def plan_for(source: GenericModel, config: Any, task: str) -> Plan:
+def check_size(source: GenericModel, config: Any, task: str) -> None:
+    """Raise ExportError for a config that is still a large model's."""
+    from converter.skeleton import weightless
+
+    with weightless():
+        model = source._build(config, task)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > SMALL_PARAMETERS:
+        raise ExportError(f"with its layers cut it has {count / 1e6:.0f} million parameters")
+
+
+def check_signature(config: Any) -> None:
+    """Raise ExportError for models whose inputs depend on each other in ways no signature tells."""
+    entry = next((name for name in PLACEHOLDERS if getattr(config, name, None) is not None), None)
+    if entry is not None:
+        raise ExportError(
+            f"{config.model_type} puts features in place of tokens (its config has {entry}), in ways its forward does"
+            " not tell",
+            remedy="it needs a plugin of its own; docs/plugins.md shows how to write one",
+        )
+
+
+def plan_for(source: GenericModel, config: Any, task: str) -> Plan | Causal:
     """How the model of this config is called. Found once for each config in a process: it takes a model to find out."""
+    check_signature(config)
     key = (source.model_type, source.own_code, task, config.to_json_string(use_diff=False))
     if key not in _PLANS:
         _PLANS[key] = _probe(source, config, task)
     return _PLANS[key]
 
 
-_PLANS: dict[tuple[str, bool, str, str], Plan] = {}
+_PLANS: dict[tuple[str, bool, str, str], Plan | Causal] = {}
 
 
-def _probe(source: GenericModel, config: Any, task: str) -> Plan:
+def _probe(source: GenericModel, config: Any, task: str) -> Plan | Causal:
     from converter.skeleton import weightless
 
+    mode: Any
     with weightless() as mode:
         model = source.skeleton(config, task)
     if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETERS:
-        return Prober(source._build(config, task).eval(), config).plan()
-    return Prober(model, config, mode).plan()
+        model, mode = source._build(config, task).eval(), None
+    return probed(model, config, mode) if task == WITH_PAST else Prober(model, config, mode).plan()
 
 
 def _inputs(plan: Plan, size: Size) -> DummyInputs:
@@ -166,6 +207,8 @@ def _reference(plan: Plan, model: nn.Module, tensors: Any) -> Mapping[str, torch
 
 def _components(source: GenericModel, config: Any, task: str) -> Sequence[Component]:
     plan = plan_for(source, config, task)
+    if isinstance(plan, Causal):
+        return (causal_component(plan),)
     return (
         Component(
             stem="model",
@@ -178,25 +221,9 @@ def _components(source: GenericModel, config: Any, task: str) -> Sequence[Compon
     )
 
 
-@contextmanager
-def exporter_patches() -> Iterator[None]:
-    """What transformers' own exporters change in torch and in models while they trace; undone on leaving."""
-    import transformers.exporters.exporter_onnx  # noqa: F401  (registers the patches)
-    from transformers.exporters.utils import apply_patches
-
-    with ExitStack() as stack:
-        for backend in ("dynamo", "onnx"):
-            stack.enter_context(apply_patches(backend))
-        yield
-
-
-def exporter_translations() -> Mapping[Any, Any]:
-    """transformers' lowerings of ops that torch has none for, or a wrong one, and ours of mixtures of experts."""
-    from transformers.exporters.exporter_onnx import _ONNX_TRANSLATION_TABLE
-
-    from converter.plugins._experts import experts_in_onnx
-
-    return {**_ONNX_TRANSLATION_TABLE, **experts_in_onnx()}
+def _scenarios(source: GenericModel, config: Any, task: str) -> Sequence[Scenario]:
+    plan = plan_for(source, config, task) if task == WITH_PAST else None
+    return causal_scenarios(plan) if isinstance(plan, Causal) else ()
 
 
 def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
@@ -250,6 +277,7 @@ def _architecture(model_type: str, classes: Mapping[str, str], *, own_code: bool
         reference_checkpoint="",
         source=source,
         components=partial(_components, source),
+        scenarios=partial(_scenarios, source),
         variants=dict.fromkeys(classes, variants),
         patches=exporter_patches,
         translations=exporter_translations,

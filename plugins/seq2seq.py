@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from converter import Architecture, Axis, Component, DummyInputs, GraphPass, Size, hookimpl
 from converter.errors import UsageError
-from converter.plugins._merged_decoder import SOURCE, decoder_component, encoder_component, first_of, pair
+from converter.plugins._generation import text_prompts
+from converter.plugins._merged_decoder import (
+    SOURCE,
+    decoder_component,
+    encoder_component,
+    first_of,
+    pair,
+    scenario,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from converter.scenario import Scenario
 
 TASK = "text2text-generation-with-past"
 
@@ -87,6 +97,11 @@ def _components(config: Any, task: str) -> Sequence[Component]:
     return encoder, decoder_component(config, source, masked=True)
 
 
+def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    prompt = partial(text_prompts, first_of(config, "src_vocab_size", "vocab_size"))
+    return (scenario(config, "greedy generation", prompt, masked=True),)
+
+
 def _measure_kept_past(model: ir.Model) -> bool:
     from converter.passes.kept_past import measure_kept_past
 
@@ -96,7 +111,7 @@ def _measure_kept_past(model: ir.Model) -> bool:
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, tiny in FAMILY.items():
-        register(pair(model_type, tiny, TASK, "AutoModelForSeq2SeqLM", _components, "text"))
+        register(pair(model_type, tiny, TASK, "AutoModelForSeq2SeqLM", _components, "text", _scenarios))
 
 
 @hookimpl

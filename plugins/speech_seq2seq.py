@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter import Architecture, Axis, Component, DummyInputs, Size, hookimpl
-from converter.plugins._merged_decoder import decoder_component, encoder_component, pair
+from converter.plugins._generation import tone
+from converter.plugins._merged_decoder import decoder_component, encoder_component, pair, scenario
+
+if TYPE_CHECKING:
+    import torch
+
+    from converter.scenario import Scenario
 
 TASK = "automatic-speech-recognition-with-past"
 
@@ -77,6 +83,28 @@ def _sampled(config: Any, task: str) -> Sequence[Component]:
     return encoder_component(partial(sample_inputs, config), length), _decoder(config)
 
 
+def _window_of_sound(config: Any, seed: int) -> dict[str, torch.Tensor]:
+    """The window of spectrum that transformers' own feature extractor makes of synthetic audio."""
+    from transformers import WhisperFeatureExtractor
+
+    frames = 2 * config.max_source_positions
+    extract = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    sounds = list(tone(seed, frames * extract.hop_length))
+    made = extract(sounds, sampling_rate=extract.sampling_rate, return_tensors="pt")
+    return {"input_features": made["input_features"][:, :, :frames].contiguous()}
+
+
+def _sound(seed: int) -> dict[str, torch.Tensor]:
+    import torch
+
+    return {"input_values": torch.from_numpy(tone(seed, SAMPLES + 10 * STEP))}
+
+
+def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    prompt = _sound if config.model_type == "moonshine" else partial(_window_of_sound, config)
+    return (scenario(config, "transcription", prompt, masked=False),)
+
+
 # model type -> its tiny config, its components, what its encoder takes
 FAMILY: dict[str, tuple[dict[str, Any], Callable[[Any, str], Sequence[Component]], str]] = {
     "moonshine": (MOONSHINE, _sampled, "samples of any length"),
@@ -87,4 +115,4 @@ FAMILY: dict[str, tuple[dict[str, Any], Callable[[Any, str], Sequence[Component]
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, (tiny, components, what) in FAMILY.items():
-        register(pair(model_type, tiny, TASK, "AutoModelForSpeechSeq2Seq", components, what))
+        register(pair(model_type, tiny, TASK, "AutoModelForSpeechSeq2Seq", components, what, _scenarios))

@@ -2,7 +2,7 @@
 
 A case is a model type, a task, and what its config says beyond the architecture's own tiny one. A conversion with
 `parity="full"` compares original, wrapper and graph at batch 1, length 1, both paddings and random sizes, and raises
-when any of them differ. `make coverage` runs more.
+when any of them differ; with past key values, greedy generation as well. `make coverage` runs more.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def test_graph_equals_the_original_at_sizes_never_traced(
     sizes = {row.size for row in report.parity.comparisons}
     assert report.parity.passed
     assert len(sizes) >= 6
+    generated = [row for row in report.parity.comparisons if row.output == "tokens"]
+    assert len(generated) == int(task.endswith("-with-past"))
     assert {row.pair for row in report.parity.comparisons} == {
         "wrapper/original",
         "graph/original",

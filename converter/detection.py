@@ -1,0 +1,74 @@
+"""What a checkpoint was made for, read off its own files: config.json, the tokenizer's, modules.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from converter.errors import AmbiguousError
+from converter.records import Checkpoint
+
+# Names that other tools have for tasks.
+SYNONYMS: Mapping[str, str] = {
+    "masked-lm": "fill-mask",
+    "causal-lm": "text-generation",
+    "causal-lm-with-past": "text-generation-with-past",
+    "seq2seq-lm": "text2text-generation",
+    "seq2seq-lm-with-past": "text2text-generation-with-past",
+    "summarization-with-past": "text2text-generation-with-past",
+    "translation-with-past": "text2text-generation-with-past",
+    "speech2seq-lm-with-past": "automatic-speech-recognition-with-past",
+    "sequence-classification": "text-classification",
+    "zero-shot-classification": "text-classification",
+    "text-ranking": "text-classification",
+    "sentiment-analysis": "text-classification",
+    "ner": "token-classification",
+    "embedding": "feature-extraction",
+    "ctc": "automatic-speech-recognition",
+}
+
+
+def own_name(task: str, tasks: Sequence[str]) -> str:
+    """The task as the architecture calls it; unknown ones come back as they are."""
+    synonym = SYNONYMS.get(task, task)
+    return synonym if task not in tasks and synonym in tasks else task
+
+
+def detect_task(checkpoint: Checkpoint, classes: Mapping[str, str | None]) -> str:
+    """The task a checkpoint was made for, among those of `classes`: task -> name of its class, None without one.
+
+    modules.json of sentence-transformers comes first: it embeds, whatever head its transformer was trained with. Then
+    the classes that config.json names, then a chat template. Raises AmbiguousError where that leaves several tasks.
+    """
+    tasks = list(classes)
+    if "feature-extraction" in tasks and (checkpoint.folder / "modules.json").is_file():
+        return "feature-extraction"
+    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    # Tasks that share a class are variations on one; the first is the usual one.
+    matching: dict[str, str] = {}
+    for task, name in classes.items():
+        if name is not None and name in named:
+            matching.setdefault(name, task)
+    if len(matching) == 1:
+        return next(iter(matching.values()))
+    if not matching and len(set(classes.values())) == 1:
+        return tasks[0]
+    generating = [task for task in tasks if task.startswith("text-generation")]
+    if not named and generating and "chat_template" in _tokenizer_config(checkpoint):
+        return generating[0]
+    says = f"names {', '.join(named)}" if named else "names no class"
+    raise AmbiguousError(
+        f"{checkpoint.source}: config.json {says}, which does not tell the task",
+        option="task",
+        choices=[task for task, name in classes.items() if not matching or name in matching],
+    )
+
+
+def _tokenizer_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    path = checkpoint.folder / "tokenizer_config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError):  # it is copied into the package, and judged there
+        found = {}
+    return found if isinstance(found, dict) else {}

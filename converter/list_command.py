@@ -1,0 +1,32 @@
+"""`converter list`: what there is to convert."""
+
+from __future__ import annotations
+
+import click
+
+from converter.console import quiet_libraries, write_error
+from converter.options import OUTPUT, options
+
+
+@click.command("list")
+@click.option("--arch", help="Only this architecture, by its name or a model type it owns.")
+@options(*OUTPUT)
+def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Show the architectures, the model types they own, their tasks and variants; of one, its inputs and outputs."""
+    from converter.display import describe_architecture, show_architecture, show_architectures, write_json
+    from converter.interfaces import interfaces
+    from converter.registry import load_registry
+
+    with quiet_libraries(verbose=verbose):
+        registry = load_registry()
+        found = [registry.find(arch)] if arch else list(registry.architectures.values())
+        graphs = interfaces(found[0]) if arch else ()
+    if as_json:
+        write_json({"architectures": [describe_architecture(entry, graphs) for entry in found]})
+        return
+    if arch:
+        show_architecture(found[0], graphs)
+    else:
+        show_architectures(found)
+    if registry.failures and not quiet:
+        write_error(f"{len(registry.failures)} plugin(s) failed to load; `converter plugins` says why")

@@ -1,0 +1,153 @@
+"""Generation as a scenario: greedy tokens, of text decoders and of encoder-decoders. Not a plugin itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from converter.scenario import Call, Scenario, State
+
+if TYPE_CHECKING:
+    import torch
+
+# Tokens of each row's prompt, and where the padded prompt is cut in two.
+LENGTHS, CUT = (4, 11, 7), 5
+
+
+def greedy(model: Any, steps: int, **inputs: Any) -> torch.Tensor:
+    """The tokens of the model's own `generate`, with every choice greedy and nothing that ends a row."""
+    from transformers import GenerationConfig, GenerationMixin
+
+    own = model.generation_config
+    # In place of the model's own, not beside it: what a call leaves open is filled in from there.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=steps,
+        pad_token_id=0,
+        bos_token_id=own.bos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+    # The mixin's own method: speech models put one over it that cuts audio in windows and forces tokens.
+    made: torch.Tensor = GenerationMixin.generate(model, **inputs)
+    return made[:, -steps:]
+
+
+def text_prompts(vocabulary: int, seed: int) -> dict[str, torch.Tensor]:
+    """Rows of different lengths in one batch, padded on the left as for generation."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, vocabulary, (len(LENGTHS), max(LENGTHS)), generator=generator)
+    places = torch.arange(max(LENGTHS))
+    mask = (places >= max(LENGTHS) - torch.tensor(LENGTHS)[:, None]).long()
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def decoder_scenario(
+    vocabulary: int, cache: Sequence[tuple[str, tuple[int, int]]], *, stem: str, positions: bool
+) -> Scenario:
+    """Prefill in two chunks, then token by token. `cache` names each tensor (`0.key`) and its (heads, width)."""
+    bound = {f"past_key_values.{name}": f"present.{name}" for name, _ in cache}
+    return Scenario(
+        name="greedy generation, prefill in two chunks",
+        prompt=partial(text_prompts, vocabulary),
+        opening=(
+            Call(stem, partial(_first_chunk, cache, positions)),
+            Call(stem, partial(_chunk, positions, slice(CUT, None)), bound),
+        ),
+        step=Call(stem, partial(_chunk, positions, slice(-1, None)), bound),
+        original=_generate_text,
+    )
+
+
+def _generate_text(model: Any, prompt: Any, steps: int) -> torch.Tensor:
+    return greedy(model, steps, **prompt)
+
+
+def _first_chunk(cache: Sequence[tuple[str, tuple[int, int]]], positions: bool, state: State) -> Any:
+    import numpy as np
+
+    fed = _chunk(positions, slice(0, CUT), state, seen=CUT)
+    batch = len(fed["input_ids"])
+    for name, (heads, width) in cache:
+        fed[f"past_key_values.{name}"] = np.zeros((batch, heads, 0, width), np.float32)
+    return fed
+
+
+def _chunk(positions: bool, part: slice, state: State, seen: int | None = None) -> dict[str, Any]:
+    """The columns `part` of prompt and tokens so far, under the mask of all that has been `seen` with them."""
+    import numpy as np
+
+    chosen = np.stack(state.tokens, axis=1) if state.tokens else np.zeros((len(LENGTHS), 0), np.int64)
+    ids = np.concatenate([state.prompt["input_ids"], chosen], axis=1)
+    mask = np.concatenate([state.prompt["attention_mask"], np.ones_like(chosen)], axis=1)[:, :seen]
+    fed = {"input_ids": ids[:, part], "attention_mask": mask}
+    if positions:
+        fed["position_ids"] = (mask.cumsum(1) - 1).clip(0)[:, part]
+    return fed
+
+
+def encoder_decoder_scenario(
+    name: str,
+    prompt: Callable[[int], dict[str, torch.Tensor]],
+    start: int,
+    cache: Sequence[tuple[str, tuple[int, int]]],
+    *,
+    masked: bool,
+) -> Scenario:
+    """The encoder once, then the merged decoder from its start token. `cache` names `0.decoder.key` and so on.
+
+    `masked` says whether the decoder is told of padding among the encoder's positions.
+    """
+    hidden = {"encoder_hidden_states": "last_hidden_state"}
+    past = {f"past_key_values.{name}": f"present.{name}" for name, _ in cache}
+    return Scenario(
+        name=name,
+        prompt=prompt,
+        opening=(
+            Call("encoder_model", _whole_prompt),
+            Call("decoder_model_merged", partial(_decoder_step, start, cache, masked), hidden),
+        ),
+        step=Call("decoder_model_merged", partial(_decoder_step, start, (), masked), {**hidden, **past}),
+        original=partial(_generate_from, start),
+    )
+
+
+def _whole_prompt(state: State) -> Any:
+    return state.prompt
+
+
+def _generate_from(start: int, model: Any, prompt: Any, steps: int) -> torch.Tensor:
+    import torch
+
+    batch = len(next(iter(prompt.values())))
+    return greedy(model, steps, **prompt, decoder_input_ids=torch.full((batch, 1), start))
+
+
+def _decoder_step(
+    start: int, cache: Sequence[tuple[str, tuple[int, int]]], masked: bool, state: State
+) -> dict[str, Any]:
+    import numpy as np
+
+    batch = len(state.outputs["last_hidden_state"])
+    last = state.tokens[-1][:, None] if state.tokens else np.full((batch, 1), start, np.int64)
+    fed: dict[str, Any] = {"input_ids": last, "use_cache_branch": np.array([bool(state.tokens)])}
+    if masked:
+        fed["encoder_attention_mask"] = state.prompt["attention_mask"]
+    for name, (heads, width) in cache:
+        fed[f"past_key_values.{name}"] = np.zeros((batch, heads, 0, width), np.float32)
+    return fed
+
+
+def tone(seed: int, samples: int) -> Any:
+    """Synthetic audio, float32 (2, samples): in each row a rising tone over noise, of another pitch and loudness."""
+    import numpy as np
+
+    noise = np.random.default_rng(seed)
+    time = np.arange(samples) / 16000
+    rows = [
+        loud * np.sin(2 * np.pi * (pitch + 300 * time) * time) + 0.02 * noise.standard_normal(samples)
+        for pitch, loud in ((220, 0.5), (440, 0.1))
+    ]
+    return np.stack(rows).astype(np.float32)

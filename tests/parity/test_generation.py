@@ -1,0 +1,95 @@
+"""Generation is checked as generation: tokens of the graphs, call by call, against the original's `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter import convert
+from converter.checkpoint import open_checkpoint
+from converter.errors import ParityError
+from converter.play import Played, play_graphs, play_original
+from converter.registry import load_registry
+from converter.scenario import Scenario
+
+Checkpoints = Callable[..., Path]
+TASK = "text-generation-with-past"
+
+
+@pytest.fixture(scope="module")
+def generated(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, Path]:
+    """A decoder with grouped heads: its tokens, and its graph."""
+    folder = tiny_checkpoint("qwen2", task=TASK)
+    package = tmp_path_factory.mktemp("generation") / "package"
+    convert(model=folder, output=package, parity="off")
+    architecture, checkpoint = load_registry().find("qwen2"), open_checkpoint(folder)
+    scenarios = architecture.scenarios(architecture.source.config(checkpoint), TASK)
+    model = architecture.source.original(checkpoint, TASK, None)
+    (scenario,) = scenarios
+    return play_original(model, scenario, seed=3, steps=32), package / "onnx"
+
+
+def test_tokens_of_prompts_of_different_lengths_are_the_originals(
+    generated: tuple[Played, Path],
+) -> None:
+    played, graphs = generated
+    row = play_graphs(played, graphs, "cpu")
+    assert row.passed and row.max_abs == 0 and row.output == "tokens"
+    lengths = set(played.prompt["attention_mask"].sum(1))
+    assert len(lengths) == 3 and played.tokens.shape == (3, 32)
+    # Prefill is cut where one row has nothing but padding before the cut.
+    assert len(played.scenario.opening) == 2
+    assert not played.prompt["attention_mask"][:, :5].any(1).all()
+    # Rows that all said the same, or one thing for ever, would prove little.
+    assert len({tuple(tokens) for tokens in played.tokens}) == 3
+    assert all(len(set(tokens)) > 4 for tokens in played.tokens)
+
+
+def with_bindings(played: Played, change: Callable[[dict[str, str]], dict[str, str]]) -> Played:
+    scenario: Scenario = played.scenario
+    step = replace(scenario.step, bindings=change(dict(scenario.step.bindings)))
+    return replace(played, scenario=replace(scenario, step=step))
+
+
+def test_keys_handed_on_as_values_show(generated: tuple[Played, Path]) -> None:
+    played, graphs = generated
+    swapped = with_bindings(
+        played,
+        lambda bindings: {
+            **bindings,
+            "past_key_values.1.key": "present.1.value",
+            "past_key_values.1.value": "present.1.key",
+        },
+    )
+    row = play_graphs(swapped, graphs, "cpu")
+    assert not row.passed and row.max_abs > 0
+
+
+def test_tokens_of_another_model_show(generated: tuple[Played, Path]) -> None:
+    played, graphs = generated
+    other = played.tokens.copy()
+    other[1, 30] += 1
+    row = play_graphs(replace(played, tokens=other), graphs, "cpu")
+    assert not row.passed and row.max_abs == 1
+
+
+def test_a_binding_to_nothing_is_named(generated: tuple[Played, Path]) -> None:
+    played, graphs = generated
+    unbound: Any = with_bindings(played, lambda bindings: {**bindings, "past_key_values.0.key": "absent"})
+    with pytest.raises(ParityError, match="absent"):
+        play_graphs(unbound, graphs, "cpu")
+
+
+def test_an_original_that_stops_early_is_an_error(generated: tuple[Played, Path]) -> None:
+    played, _ = generated
+    short = replace(
+        played.scenario, original=lambda model, prompt, steps: prompt["input_ids"].new_ones(3, steps - 1)
+    )
+    with pytest.raises(ParityError, match="not 32 a row"):
+        play_original(None, short, seed=0, steps=32)  # type: ignore[arg-type]
+    assert np.asarray(played.tokens).dtype == np.int64
