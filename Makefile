@@ -51,8 +51,10 @@ clients: install node-clients
 bench: install
 	$(PYTHON) scripts/bench_export.py
 
-# Every registered model type and task from a tiny checkpoint; resumes where it stopped. Writes docs/architectures.md.
+# The tests that CI has no time for, then every model type that transformers has a task class for, from a small
+# checkpoint. Goes on where it stopped; docs/architectures.jsonl remembers. Writes docs/architectures.md.
 coverage: install
+	$(PYTHON) -m pytest -m coverage --numprocesses $(WORKERS) --dist loadgroup
 	$(PYTHON) scripts/coverage.py --workers $(WORKERS)
 
 clean:
