@@ -25,6 +25,7 @@ from converter.console import error_text, quiet_libraries, show_progress, write_
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.list_command import list_command
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
+from converter.push_command import push_command
 from converter.quantize_command import quantize_command, show_quantization
 from converter.quantize_options import take_options
 from converter.questions import ask_back
@@ -245,6 +246,7 @@ def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
 cli.add_command(bisect_command)
 cli.add_command(list_command)
 cli.add_command(new_command)
+cli.add_command(push_command)
 cli.add_command(quantize_command)
 
 

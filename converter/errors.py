@@ -9,6 +9,7 @@
       PassError                   exit 1   a graph pass failed or broke its postcondition
       WeightError                 exit 1   a graph tensor that no checkpoint tensor can fill
       PackageError                exit 1   a package that cannot be written, read or trusted
+      HubError                    exit 1   the hub refuses an upload, or cannot be reached
       ParityError                 exit 3   the graph does not compute what the original computes
 
 Each message says what failed, where, and what to do about it.
@@ -70,6 +71,10 @@ class WeightError(ConverterError):
 
 class PackageError(ConverterError):
     """A package that cannot be written, read or trusted."""
+
+
+class HubError(ConverterError):
+    """The hub refuses what is uploaded, or cannot be reached."""
 
 
 class ParityError(ConverterError):
