@@ -105,6 +105,7 @@ class Apart(Generic[Result]):
         raise ConverterError(
             f"the process for {self.name.partition(':')[2]} ended without a word (exit code {self.process.wait()})",
             remedy="was it killed, for want of memory perhaps?",
+            topic="memory",
         )
 
 

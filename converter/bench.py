@@ -1,7 +1,7 @@
-"""A benchmark of a text encoder: each precision of a package, and torch, on the same texts.
+"""A benchmark of a package: each of its precisions, and torch, on the same work.
 
 Contenders take turns, so that what else the machine does falls on all of them. Everything but the model's
-run is the same code for all: tokenizing, sorting, pooling.
+run is the same code for all: tokenizing, sorting, pooling, choosing the next token.
 """
 
 from __future__ import annotations
@@ -16,23 +16,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from converter.bench_load import Load, generation_load, text_load
 from converter.bench_report import BenchReport, Contender, Spread
 from converter.errors import PackageError, UsageError
 from converter.request import SILENT, Progress
 
+if TYPE_CHECKING:
+    from converter.runtime.files import PackageFiles
+
 BATCH_SIZES = (1, 8, 32)
-WORDS = 16  # of each text whose latency is measured
-DOCUMENT_WORDS = (4, 120)  # the shortest and longest document
-DOCUMENT_BATCH = 32
 WARM_UP = 2
-CALLS_FOR = 16  # texts a turn at least, so that small batches are not one tick of the clock
 TORCH = "torch"
-_VOCABULARY = (
-    "the report shows that revenue grew in every region while costs fell and a small team in the north "
-    "found new ways to store energy from wind water and light before winter came over the old harbour"
-)
+_STEMS = ("model", "text_model")
 
 
 def bench(
@@ -43,16 +40,21 @@ def bench(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     repeats: int = 7,
     documents: int = 256,
+    new_tokens: int = 32,
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> BenchReport:
     """Measure the precisions of a package (empty: all), and torch on `model` where it is given.
 
-    `threads` is each contender's, None for the cores this process may use. Raises UsageError for numbers
-    that measure nothing, PackageError for a package that is no text encoder.
+    Text encoders and text classifiers are measured at `batch_sizes` and on so many `documents`, decoders by
+    generating `new_tokens` tokens. `threads` is each contender's, None for the cores this process may use. Raises
+    UsageError for numbers that measure nothing, PackageError for a package of another kind.
     """
-    if repeats < 1 or documents < 1 or not batch_sizes or min(batch_sizes) < 1 or (threads or 1) < 1:
-        raise UsageError("a benchmark needs 1 or more repeats, documents, threads and texts in a batch")
+    numbers = (repeats, documents, *batch_sizes, threads or 1)
+    if not batch_sizes or min(numbers) < 1 or new_tokens < 2:
+        raise UsageError(
+            "a benchmark needs 1 or more repeats, documents, threads and texts in a batch, and 2 or more new tokens"
+        )
     from converter.runtime.files import open_package
 
     files = open_package(package)
@@ -61,23 +63,58 @@ def bench(
         raise PackageError(
             f"{files.folder} has no graph onnx/model.onnx", remedy="name the folder above onnx/"
         )
+    kind, task = _kind(files), _task(files)
+    load = (
+        generation_load(_vocabulary(files), new_tokens)
+        if kind == "generation"
+        else text_load(batch_sizes, documents)
+    )
     threads = threads or _usable_cores()
-    shared = {"package": str(files.folder), "threads": threads, "model": None}
+    shared = {"package": str(files.folder), "threads": threads, "model": None, "kind": kind, "task": task}
     contenders = {name: {**shared, "precision": name} for name in chosen}
     if model:
         contenders = {TORCH: {**shared, "model": _local(model)}, **contenders}
     with ExitStack() as stack, progress.stage(f"benchmark {', '.join(contenders)}"):
         workers = {name: stack.enter_context(_worker(name, each)) for name, each in contenders.items()}
-        measured = _measure(workers, batch_sizes, repeats, documents, progress)
+        measured = _measure(workers, load, repeats, progress)
     return BenchReport(
         package=str(files.folder),
+        measures=load.measures,
         contenders=tuple(measured),
+        agreement=load.agreement,
+        load=load.words,
         threads=threads,
         repeats=repeats,
-        documents=documents,
         machine=_machine(),
         versions=_versions(model is not None),
     )
+
+
+def _kind(files: PackageFiles) -> str:
+    """What the main graph is made for, told by its inputs. Raises PackageError for what is not measured."""
+    from converter.graph_info import read_graph
+
+    graph = read_graph(files.folder, files.graph(_STEMS, "auto"))
+    names = {value.name for value in graph.inputs}
+    if any(name.startswith("past_key_values.") for name in names):
+        return "generation"
+    if "input_ids" in names and not {"pixel_values", "input_features"} & names:
+        return "text"
+    raise PackageError(
+        f"{files.folder / graph.file} takes {', '.join(sorted(names))}, and only text encoders, text classifiers"
+        " and decoders with past key values are measured",
+        remedy="time it with onnxruntime itself, as its README.md shows",
+    )
+
+
+def _task(files: PackageFiles) -> str:
+    return str(files.read_object("converter.json").get("task") or "feature-extraction")
+
+
+def _vocabulary(files: PackageFiles) -> int:
+    config = files.read_object("config.json")
+    text = config.get("text_config") or {}
+    return int(config.get("vocab_size") or text.get("vocab_size") or 1000)
 
 
 Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -112,7 +149,9 @@ def _reply(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise PackageError(
-            f"{name}: the process that ran it ended without a word", remedy="it may have run out of memory"
+            f"{name}: the process that ran it ended without a word",
+            remedy="it may have run out of memory",
+            topic="memory",
         )
     reply: dict[str, Any] = json.loads(line)
     if "error" in reply:
@@ -120,58 +159,34 @@ def _reply(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     return reply
 
 
-def _measure(
-    workers: Mapping[str, _Worker],
-    batch_sizes: Sequence[int],
-    repeats: int,
-    documents: int,
-    progress: Progress,
-) -> list[Contender]:
+def _measure(workers: Mapping[str, _Worker], load: Load, repeats: int, progress: Progress) -> list[Contender]:
     """Every contender takes its turn with every task in each round; the first rounds are not counted."""
-    tasks: dict[int, dict[str, Any]] = {
-        size: {"texts": make_texts(size, WORDS, WORDS), "batch_size": size, "calls": -(-CALLS_FOR // size)}
-        for size in batch_sizes
-    }
-    mixed = make_texts(documents, *DOCUMENT_WORDS)
-    tasks[0] = {"texts": mixed, "batch_size": DOCUMENT_BATCH, "calls": 1}
-    seconds: dict[str, dict[int, list[float]]] = {name: {key: [] for key in tasks} for name in workers}
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in workers}
     memory: dict[str, int] = {}
+    names = list(workers)
     for turn in range(-WARM_UP, repeats):
-        for key, task in tasks.items():
-            for name, worker in workers.items():
-                reply = worker.ask(task)
+        random.Random(turn).shuffle(names)  # so that nobody always comes after the same other
+        for task in load.tasks:
+            for name in names:
+                reply = workers[name].ask(task)
                 memory[name] = reply["resident_bytes"]
-                if turn >= 0:
-                    seconds[name][key] += reply["seconds"]
+                for measure, values in reply["figures"].items():
+                    found[name].setdefault(measure, []).extend(values if turn >= 0 else ())
         progress.advance(turn + WARM_UP + 1, repeats + WARM_UP)
-    vectors = {name: worker.ask({**tasks[0], "vectors": True})["vectors"] for name, worker in workers.items()}
-    baseline = next(iter(vectors.values()))
+    last = {**load.tasks[-1], "output": True}
+    outputs = {name: worker.ask(last)["output"] for name, worker in workers.items()}
+    baseline = next(iter(outputs.values()))
     return [
         Contender(
             name=name,
-            latency={size: Spread.of(seconds[name][size]) for size in batch_sizes},
-            docs_per_second=Spread.of([documents / spent for spent in seconds[name][0]]),
+            figures={measure: Spread.of(values) for measure, values in found[name].items()},
             import_seconds=worker.opening["import_seconds"],
             open_seconds=worker.opening["open_seconds"],
             resident_bytes=memory[name],
-            cosine=_least_cosine(vectors[name], baseline),
+            agreement=load.agree(outputs[name], baseline),
         )
         for name, worker in workers.items()
     ]
-
-
-def make_texts(count: int, shortest: int, longest: int) -> list[str]:
-    """Texts of so many words, each length from `shortest` to `longest` as likely. The same every time."""
-    draw, words = random.Random(0), _VOCABULARY.split()
-    return [" ".join(draw.choices(words, k=draw.randint(shortest, longest))) for _ in range(count)]
-
-
-def _least_cosine(vectors: Any, baseline: Any) -> float:
-    import numpy as np
-
-    a, b = np.asarray(vectors, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
 
 
 def _local(model: str) -> str:

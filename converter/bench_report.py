@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from converter.text import markdown_table
+
+Better = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True)
@@ -27,52 +29,75 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One thing that is measured: seconds, of which fewer are better, or something a second."""
+
+    name: str
+    better: Better
+
+    def ratio(self, base: Spread, found: Spread) -> float:
+        """How many times the speed of `base`."""
+        return base.median / found.median if self.better == "lower" else found.median / base.median
+
+    def text(self, spread: Spread) -> str:
+        """The median and the quartiles, seconds in milliseconds."""
+        if self.better == "lower":
+            return f"{spread.median * 1e3:.1f} ({spread.low * 1e3:.1f}-{spread.high * 1e3:.1f})"
+        return f"{spread.median:.0f} ({spread.low:.0f}-{spread.high:.0f})"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, ms" if self.better == "lower" else self.name
+
+
+@dataclass(frozen=True)
 class Contender:
     """What was measured of one precision, or of torch.
 
-    latency         seconds a call, by batch size, tokenizing and pooling included
-    docs_per_second over documents of mixed length
+    figures         by the measure's name; a call takes tokenizing and pooling in, a token sampling
     open_seconds    from a path to a model that can run, its library's import apart
     resident_bytes  of the whole process at the end
-    cosine          least over all documents, to the baseline's vectors
+    agreement       with the baseline's output: see `BenchReport.agreement`
     """
 
     name: str
-    latency: Mapping[int, Spread]
-    docs_per_second: Spread
+    figures: Mapping[str, Spread]
     import_seconds: float
     open_seconds: float
     resident_bytes: int
-    cosine: float
+    agreement: float
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The baseline comes first: torch where a checkpoint was given, else the first precision."""
+    """The baseline comes first: torch where a checkpoint was given, else the first precision.
+
+    `agreement` names what is compared: `cosine`, the least of any document's two outputs, or `same tokens`, the
+    share of tokens, generated greedily, that are the baseline's. `load` says what was run, in words.
+    """
 
     package: str
+    measures: tuple[Measure, ...]
     contenders: tuple[Contender, ...]
+    agreement: str
+    load: str
     threads: int
     repeats: int
-    documents: int
     machine: str
     versions: Mapping[str, str]
 
     def ratios(self, contender: Contender) -> dict[str, float]:
-        """How many times the baseline's speed: by batch size (`batch 8`), and of documents."""
-        base = self.contenders[0]
-        ratios = {
-            f"batch {size}": base.latency[size].median / spread.median
-            for size, spread in contender.latency.items()
+        """How many times the baseline's speed, by measure."""
+        base = self.contenders[0].figures
+        return {
+            each.name: each.ratio(base[each.name], contender.figures[each.name]) for each in self.measures
         }
-        return {**ratios, "docs/s": contender.docs_per_second.median / base.docs_per_second.median}
 
     def to_json(self) -> dict[str, Any]:
         """The report in plain values, ratios with each contender."""
         content = asdict(self)
         for entry, contender in zip(content["contenders"], self.contenders, strict=True):
             entry["times_the_baseline"] = self.ratios(contender)
-            entry["latency"] = {str(size): asdict(spread) for size, spread in contender.latency.items()}
         return content
 
     @classmethod
@@ -80,59 +105,51 @@ class BenchReport:
         """The report that `to_json` gave. Raises KeyError or TypeError for anything else."""
         contenders = tuple(
             Contender(
-                name=entry["name"],
-                latency={int(size): Spread(**spread) for size, spread in entry["latency"].items()},
-                docs_per_second=Spread(**entry["docs_per_second"]),
-                import_seconds=entry["import_seconds"],
-                open_seconds=entry["open_seconds"],
-                resident_bytes=entry["resident_bytes"],
-                cosine=entry["cosine"],
+                figures={name: Spread(**spread) for name, spread in entry["figures"].items()},
+                **{name: entry[name] for name in _PLAIN},
             )
             for entry in content["contenders"]
         )
-        rest = {name: content[name] for name in ("package", "threads", "repeats", "documents", "machine")}
-        return cls(contenders=contenders, versions=content["versions"], **rest)
+        measures = tuple(Measure(**entry) for entry in content["measures"])
+        rest = {
+            name: content[name] for name in ("agreement", "load", "threads", "repeats", "machine", "versions")
+        }
+        return cls(package=content.get("package", ""), measures=measures, contenders=contenders, **rest)
 
     @property
     def conditions(self) -> tuple[str, str]:
         """What the figures were measured on, and how."""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''} each"
         return (
-            f"{self.machine}; {self.threads} threads; {versions}",
-            f"medians (and quartiles) of {self.repeats} turns after a warm-up, {self.documents} documents of"
-            " mixed length; cosine is the least of any document",
+            f"{self.machine}; {threads}; {versions}",
+            f"medians (and quartiles) of {self.repeats} turns after a warm-up; {self.load}",
         )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Header and rows for the screen: ratios first, then what they are made of."""
-        sizes = list(self.contenders[0].latency)
         header = (
             self.contenders[0].name + " = 1",
-            *(f"batch {size}" for size in sizes),
-            "docs/s",
-            "cosine",
-            *(f"ms at {size}" for size in sizes),
-            "docs a second",
+            *(f"{each.name} x" for each in self.measures),
+            self.agreement,
+            *(each.title for each in self.measures),
             "open s",
             "MB",
         )
         return header, [self._row(contender) for contender in self.contenders]
 
     def _row(self, contender: Contender) -> tuple[str, ...]:
-        speed = contender.docs_per_second
         return (
             contender.name,
-            *(f"{ratio:.2f}x" for ratio in self.ratios(contender).values()),
-            f"{contender.cosine:.5f}",
-            *(_milliseconds(spread) for spread in contender.latency.values()),
-            f"{speed.median:.0f} ({speed.low:.0f}-{speed.high:.0f})",
+            *(f"{ratio:.2f}" for ratio in self.ratios(contender).values()),
+            f"{contender.agreement:.5f}",
+            *(each.text(contender.figures[each.name]) for each in self.measures),
             f"{contender.open_seconds:.2f}",
             f"{contender.resident_bytes / 1e6:.0f}",
         )
 
 
-def _milliseconds(spread: Spread) -> str:
-    return f"{spread.median * 1e3:.1f} ({spread.low * 1e3:.1f}-{spread.high * 1e3:.1f})"
+_PLAIN = ("name", "import_seconds", "open_seconds", "resident_bytes", "agreement")
 
 
 def card_section(content: Mapping[str, Any]) -> str:
@@ -141,6 +158,7 @@ def card_section(content: Mapping[str, Any]) -> str:
     header, rows = report.table()
     machine, method = report.conditions
     text = (
-        f"Times the speed of {report.contenders[0].name}, higher is faster. {machine}. {method.capitalize()}."
+        f"Columns that end in x are times the speed of {report.contenders[0].name}, higher is faster. {machine};"
+        f" {method}."
     )
     return "\n\n".join(["## Speed", text, markdown_table(header, rows, right=header[1:])])

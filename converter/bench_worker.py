@@ -1,6 +1,6 @@
 """One contender of a benchmark in a process of its own: `python -m converter.bench_worker SETTINGS`.
 
-Reads one JSON request a line, answers one line each: first how it opened, then times. Its own process is what
+Reads one JSON request a line, answers one line each: first how it opened, then figures. Its own process is what
 makes memory and first-open time its own, and idle contenders cost the running one nothing.
 """
 
@@ -9,49 +9,84 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from converter.console import quiet_libraries
 from converter.errors import ConverterError
 from converter.request import SILENT
-from converter.runtime.encoder import OUTPUTS, TextPipeline
-from converter.runtime.files import PackageFiles, open_package
-from converter.runtime.session import Array, Graph, OnnxGraph, SessionSettings
-
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class TorchGraph:
-    """The original model behind the interface of a graph, so that all around it is the same code."""
+class Runner(Protocol):
+    """A contender that is open."""
 
-    def __init__(self, model: str, threads: int) -> None:
-        import inspect
-
-        import torch
-        from transformers import AutoModel
-
-        torch.set_num_threads(threads)
-        self._torch = torch
-        self._model = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-        accepted = inspect.signature(self._model.forward).parameters
-        self.inputs: Sequence[str] = tuple(name for name in TOKEN_INPUTS if name in accepted)
-        self.width: int | None = getattr(self._model.config, "hidden_size", None)
-        self.output_rank = 3
-
-    def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]:
-        """The last hidden state."""
-        tensors = {name: self._torch.from_numpy(feed[name]) for name in self.inputs if name in feed}
-        with self._torch.inference_mode():
-            hidden: NDArray[np.float32] = self._model(**tensors).last_hidden_state.numpy()
-        return hidden
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`figures` by the measure's name, one value for each call; `output` where `request` asks for it."""
 
 
-def open_contender(settings: Mapping[str, Any]) -> tuple[TextPipeline, float, float]:
-    """The pipeline, the seconds its library took to import, and those it took to open."""
+class TextRunner:
+    """Texts to vectors, or to logits."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from converter.bench_graphs import TEXT_OUTPUTS, TorchGraph
+        from converter.runtime.encoder import TextPipeline
+        from converter.runtime.files import open_package
+        from converter.runtime.session import Graph, OnnxGraph, SessionSettings
+
+        files = open_package(settings["package"])
+        graph: Graph
+        if settings["model"]:
+            graph = TorchGraph(settings["model"], settings["task"], settings["threads"])
+        else:
+            name = files.graph(("model", "text_model"), settings["precision"])
+            graph = OnnxGraph(files, name, SessionSettings(threads=settings["threads"]), TEXT_OUTPUTS)
+        self._pipeline = TextPipeline(files, graph)
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Seconds of each call, or documents a second."""
+        texts: Sequence[str] = request["texts"]
+        seconds = []
+        vectors: Any = None
+        for _ in range(request["calls"]):
+            start = time.perf_counter()
+            vectors = self._pipeline.encode(
+                texts, batch_size=request["batch_size"], normalize=None, prompt_name=None, progress=SILENT
+            )
+            seconds.append(time.perf_counter() - start)
+        values = [len(texts) / spent for spent in seconds] if request["a_second"] else seconds
+        reply: dict[str, Any] = {"figures": {request["name"]: values}}
+        return {**reply, "output": vectors.tolist()} if request.get("output") else reply
+
+
+class GenerationRunner:
+    """A prompt's tokens to the tokens after it, greedily."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from converter.bench_graphs import OnnxDecoder, TorchDecoder
+
+        if settings["model"]:
+            self._decoder: Any = TorchDecoder(settings["model"], settings["threads"])
+        else:
+            self._decoder = OnnxDecoder(settings["package"], settings["precision"], settings["threads"])
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Seconds to the first token, and tokens a second after it; of all prompts in turn."""
+        first, rate, output = [], [], []
+        for prompt in request["prompts"]:
+            times, tokens = [], []
+            start = time.perf_counter()
+            for token in self._decoder.generate(prompt, request["new_tokens"]):
+                times.append(time.perf_counter() - start)
+                tokens.append(token)
+            first.append(times[0])
+            rate.append((len(times) - 1) / (times[-1] - times[0]))
+            output.append(tokens)
+        reply: dict[str, Any] = {"figures": {"first token": first, "tokens/s": rate}}
+        return {**reply, "output": output} if request.get("output") else reply
+
+
+def open_contender(settings: Mapping[str, Any]) -> tuple[Runner, float, float]:
+    """What runs, the seconds its library took to import, and those it took to open."""
     start = time.perf_counter()
     if settings["model"]:
         import torch  # noqa: F401
@@ -59,35 +94,12 @@ def open_contender(settings: Mapping[str, Any]) -> tuple[TextPipeline, float, fl
     else:
         import onnxruntime  # noqa: F401
     imported = time.perf_counter()
-    files = open_package(settings["package"])
-    pipeline = TextPipeline(files, _graph(files, settings))
-    return pipeline, imported - start, time.perf_counter() - imported
-
-
-def _graph(files: PackageFiles, settings: Mapping[str, Any]) -> Graph:
-    threads = int(settings["threads"])
-    if settings["model"]:
-        return TorchGraph(settings["model"], threads)
-    name = files.graph(("model", "text_model"), settings["precision"])
-    return OnnxGraph(files, name, SessionSettings(threads=threads), OUTPUTS)
-
-
-def answer(pipeline: TextPipeline, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds of each of `calls` runs over the texts; with `vectors`, what came out of the last."""
-    seconds = []
-    vectors: Any = None
-    for _ in range(request["calls"]):
-        start = time.perf_counter()
-        vectors = pipeline.encode(
-            request["texts"],
-            batch_size=request["batch_size"],
-            normalize=None,
-            prompt_name=None,
-            progress=SILENT,
-        )
-        seconds.append(time.perf_counter() - start)
-    reply: dict[str, Any] = {"seconds": seconds, "resident_bytes": resident_bytes()}
-    return {**reply, "vectors": vectors.tolist()} if request.get("vectors") else reply
+    kinds: dict[str, Callable[[Mapping[str, Any]], Runner]] = {
+        "text": TextRunner,
+        "generation": GenerationRunner,
+    }
+    runner = kinds[settings["kind"]](settings)
+    return runner, imported - start, time.perf_counter() - imported
 
 
 def resident_bytes() -> int:
@@ -102,13 +114,13 @@ def main(settings: Mapping[str, Any]) -> None:
     stdout = sys.stdout
     with quiet_libraries():
         try:
-            before = resident_bytes()
-            pipeline, imported, opened = open_contender(settings)
-            opening = {"import_seconds": imported, "open_seconds": opened, "resident_bytes": resident_bytes()}
-            stdout.write(json.dumps({**opening, "bare_bytes": before}) + "\n")
+            runner, imported, opened = open_contender(settings)
+            reply: dict[str, Any] = {"import_seconds": imported, "open_seconds": opened}
+            stdout.write(json.dumps(reply) + "\n")
             stdout.flush()
             for line in sys.stdin:
-                stdout.write(json.dumps(answer(pipeline, json.loads(line))) + "\n")
+                reply = runner.answer(json.loads(line))
+                stdout.write(json.dumps({**reply, "resident_bytes": resident_bytes()}) + "\n")
                 stdout.flush()
         except ConverterError as error:
             stdout.write(json.dumps({"error": error.message, "remedy": error.remedy}) + "\n")

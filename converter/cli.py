@@ -20,7 +20,8 @@ from click.core import ParameterSource
 
 from converter import __version__
 from converter.arguments import flag_names, normalise
-from converter.commands import bisect_command, new_command
+from converter.bench_command import bench_command
+from converter.commands import bisect_command, explain_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.list_command import list_command
@@ -29,6 +30,7 @@ from converter.push_command import push_command
 from converter.quantize_command import quantize_command, show_quantization
 from converter.quantize_options import take_options
 from converter.questions import ask_back
+from converter.report_command import report_command
 from converter.request import ConversionRequest
 
 if TYPE_CHECKING:
@@ -178,30 +180,6 @@ def verify_command(
     ctx.exit(0 if parity.passed else ParityError.exit_code)
 
 
-@cli.command("bench")
-@click.argument("package", type=FOLDER)
-@click.option("--model", "--model-id", help="The checkpoint; torch is then measured too, as the baseline.")
-@click.option("--precision", "precisions", multiple=True, help="May be repeated. [default: all there are]")
-@click.option("--batch-size", "batch_sizes", type=click.IntRange(1), multiple=True, help="May be repeated.")
-@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
-@click.option("--documents", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="Of each contender. [default: all cores]")
-@options(*OUTPUT)
-def bench_command(package: Path, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
-    """Measure a text encoder: latency, documents a second, memory, and cosine to torch."""
-    from converter.display import show_bench, write_json
-
-    given["batch_sizes"] = given["batch_sizes"] or (1, 8, 32)
-    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
-        from converter.bench import bench
-
-        report = bench(package, progress=progress, **given)
-    if as_json:
-        write_json(report.to_json())
-    elif not quiet:
-        show_bench(report)
-
-
 @cli.command("download")
 @click.argument("model")
 @click.option("--output", type=FOLDER, required=True, help="Folder of the local copy.")
@@ -243,11 +221,14 @@ def _say_where(folder: Path, quiet: bool, as_json: bool) -> None:
         write_line(f"wrote {folder}")
 
 
+cli.add_command(bench_command)
 cli.add_command(bisect_command)
 cli.add_command(list_command)
+cli.add_command(explain_command)
 cli.add_command(new_command)
 cli.add_command(push_command)
 cli.add_command(quantize_command)
+cli.add_command(report_command)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -272,6 +253,11 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
     except ConverterError as error:
         return _report_error(error_text(error), error.exit_code, verbose)
+    except MemoryError:
+        spent = ConverterError(
+            "no memory is left", remedy="--parity structural needs less of it", topic="memory"
+        )
+        return _report_error(error_text(spent), spent.exit_code, verbose)
     except Exception as error:  # the last resort: the user gets a line, not a stack
         hint = "" if verbose else "; run again with --verbose for the traceback"
         return _report_error(f"error: this is a bug: {type(error).__name__}: {error}{hint}", 1, verbose)

@@ -32,6 +32,28 @@ def new_command(name: str, output: Path | None, quiet: bool, verbose: bool, as_j
         write_line(f"  converter --arch {arch} --tiny --output {arch}-onnx")
 
 
+@click.command("explain")
+@click.argument("topic", required=False)
+@options(*OUTPUT)
+def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Print what causes an error and what cures it, by the name the error ends with."""
+    from converter.display import write_json
+    from converter.troubleshooting import entries, explain
+
+    if topic is None:
+        names = list(entries())
+        if as_json:
+            write_json({"topics": names})
+        else:
+            write_line("\n".join(names))
+        return
+    text = explain(topic)
+    if as_json:
+        write_json({"topic": topic, "text": text})
+    else:
+        write_line(text)
+
+
 @click.command("bisect")
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", required=True, help="The checkpoint the package was made from.")

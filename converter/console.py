@@ -139,8 +139,8 @@ def write_error(text: str) -> None:
 
 
 def error_text(error: ConverterError) -> str:
-    """An error as the user reads it: what happened and where, then what to do."""
-    return f"error: {error}"
+    """An error as the user reads it: what happened and where, what to do, and where there is more about it."""
+    return f"error: {error}\n  more: converter explain {error.topic}  (docs/troubleshooting.md#{error.topic})"
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -12,7 +12,6 @@ from converter.console import write_line, write_table
 from converter.text import size_text
 
 if TYPE_CHECKING:
-    from converter.bench_report import BenchReport
     from converter.bisect import Divergence
     from converter.interfaces import Interface
     from converter.package import PackageInfo
@@ -203,14 +202,6 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
         "overrides": [asdict(entry) for entry in registry.overrides],
         "failures": [asdict(entry) for entry in registry.failures],
     }
-
-
-def show_bench(report: BenchReport) -> None:
-    """Ratios first, medians with their quartiles after, and what they were measured on."""
-    header, rows = report.table()
-    write_table(header, rows, right=header[1:])
-    for line in report.conditions:
-        write_line(line)
 
 
 def show_package(info: PackageInfo) -> None:

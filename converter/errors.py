@@ -12,7 +12,8 @@
       HubError                    exit 1   the hub refuses an upload, or cannot be reached
       ParityError                 exit 3   the graph does not compute what the original computes
 
-Each message says what failed, where, and what to do about it.
+Each message says what failed, where, and what to do about it. `topic` is the entry of docs/troubleshooting.md that says
+more, its class's own unless the error names another: `converter explain TOPIC` prints it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ class ConverterError(Exception):
     """Base of the tree. `exit_code` is what the command line returns for it."""
 
     exit_code = 1
+    topic = "bug"
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, remedy: str = "", topic: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.topic = topic or type(self).topic
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
@@ -37,6 +40,7 @@ class ConverterError(Exception):
 class UsageError(ConverterError):
     """The request itself is wrong: nothing was started."""
 
+    topic = "usage"
     exit_code = 2
 
 
@@ -52,32 +56,47 @@ class AmbiguousError(UsageError):
 class PluginError(UsageError):
     """A plugin is missing, broken, or declares what another already declared."""
 
+    topic = "plugin"
+
 
 class CheckpointError(ConverterError):
     """The checkpoint is absent, incomplete, unsafe or damaged."""
+
+    topic = "checkpoint"
 
 
 class ExportError(ConverterError):
     """Tracing a component, or translating it to ONNX, failed."""
 
+    topic = "export"
+
 
 class PassError(ConverterError):
     """A graph pass failed or broke what it promises."""
+
+    topic = "graph-pass"
 
 
 class WeightError(ConverterError):
     """A tensor of the graph that no tensor of the checkpoint can fill."""
 
+    topic = "weights"
+
 
 class PackageError(ConverterError):
     """A package that cannot be written, read or trusted."""
+
+    topic = "package"
 
 
 class HubError(ConverterError):
     """The hub refuses what is uploaded, or cannot be reached."""
 
+    topic = "hub"
+
 
 class ParityError(ConverterError):
     """The graph does not compute what the original model computes."""
 
+    topic = "parity"
     exit_code = 3

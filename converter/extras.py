@@ -16,4 +16,5 @@ def require_export() -> None:
         raise UsageError(
             f"converting needs {', '.join(missing)}, which the base installation leaves out",
             remedy="pip install 'converter[export]'",
+            topic="extras",
         )

@@ -92,7 +92,19 @@ def parity_record(report: ParityReport) -> dict[str, Any]:
         "tensors_checked": report.tensors_checked,
         "sizes": sorted({f"{row.component}: {row.size}" for row in report.comparisons}),
         "worst": [asdict(row) for row in worst.values()],
+        "by_size": _by_size(report.comparisons),
     }
+
+
+def _by_size(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Of each graph, size and pair the output that is farthest off."""
+    farthest: dict[tuple[str, str, str], Comparison] = {}
+    for row in comparisons:
+        key = (row.component, row.size, row.pair)
+        if key not in farthest or (row.passed, -row.max_abs) < (farthest[key].passed, -farthest[key].max_abs):
+            farthest[key] = row
+    names = ("component", "size", "pair", "output", "max_abs", "cosine", "passed")
+    return [{name: getattr(row, name) for name in names} for row in farthest.values()]
 
 
 def describe_graphs(graphs: Sequence[ExportedGraph]) -> dict[str, Any]:

@@ -73,7 +73,11 @@ class Registry:
         """
         found = self.known(name) or self.stand_in(name, checkpoint)
         if found is None:
-            raise UsageError(f"unknown architecture {name!r}{self._suggestion(name)}", remedy=self._remedy())
+            raise UsageError(
+                f"unknown architecture {name!r}{self._suggestion(name)}",
+                remedy=self._remedy(),
+                topic="architecture",
+            )
         return found
 
     def known(self, name: str) -> Architecture | None:

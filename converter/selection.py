@@ -121,6 +121,7 @@ def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
         raise UsageError(
             f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be told",
             remedy="name it with --arch (`converter list` shows the choices)",
+            topic="architecture",
         )
     own_code = checkpoint.trust_remote_code and checkpoint.config.get("auto_map")
     found = registry.stand_in(model_type, checkpoint) if own_code else None
@@ -130,7 +131,10 @@ def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
 def _stand_in(registry: Registry, checkpoint: Checkpoint, model_type: object) -> Architecture:
     found = registry.stand_in(str(model_type), checkpoint)
     if found is None:
-        raise UsageError(f"{checkpoint.source}: transformers has no class for its model type {model_type!r}")
+        raise UsageError(
+            f"{checkpoint.source}: transformers has no class for its model type {model_type!r}",
+            topic="architecture",
+        )
     return found
 
 
@@ -149,6 +153,7 @@ def check_task(task: str, architecture: Architecture) -> None:
         raise UsageError(
             f"architecture {architecture.name!r} has no task {task!r}{near_miss(task, architecture.tasks)}",
             remedy=f"choose --task from {', '.join(architecture.tasks)}",
+            topic="task",
         )
 
 

@@ -111,7 +111,9 @@ class TransformersModel:
         import transformers
 
         if task not in self.classes:
-            raise UsageError(f"no task {task!r} here", remedy=f"choose one of {', '.join(self.classes)}")
+            raise UsageError(
+                f"no task {task!r} here", remedy=f"choose one of {', '.join(self.classes)}", topic="task"
+            )
         factory = getattr(transformers, self.classes[task])
         mapping = getattr(factory, "_model_mapping", None)
         if mapping is None:
@@ -119,7 +121,9 @@ class TransformersModel:
         if type(config) not in mapping:
             if missing_ok:
                 return None
-            raise UsageError(f"{type(config).__name__} has no class for {task!r} in transformers")
+            raise UsageError(
+                f"{type(config).__name__} has no class for {task!r} in transformers", topic="task"
+            )
         found = mapping[type(config)]
         return str((found[0] if isinstance(found, tuple) else found).__name__)
 

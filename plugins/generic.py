@@ -241,6 +241,7 @@ def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architec
         raise UsageError(
             f"{checkpoint.source} brings its own code ({', '.join(files)}), which converting it would run",
             remedy="read it, then add --trust-remote-code",
+            topic="remote-code",
         )
     return _architecture(model_type, classes, own_code=False) if classes else None
 

@@ -91,4 +91,5 @@ class QuantizationReport:
             remedy=f"not written: {', '.join(left)}; give a lower --keep, or --keep-failed"
             if left
             else "written all the same, and marked in converter.json",
+            topic="budget",
         )

@@ -1,21 +1,37 @@
-"""The benchmark measures every contender on the same texts and says how; times are not judged."""
+"""The benchmark measures every contender on the same work and says how; times are not judged."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from converter.bench import bench, make_texts
-from converter.bench_report import BenchReport, Contender, Spread
+from converter.bench import bench
+from converter.bench_load import make_texts
+from converter.bench_report import BenchReport, Contender, Measure, Spread
 from converter.cli import run
 from converter.errors import PackageError, UsageError
+from converter.package import inspect_package
+
+Capture = pytest.CaptureFixture[str]
+QUICK = ["--batch-size", "2", "--repeats", "1", "--documents", "3", "--threads", "1"]
+BATCH, DOCS = Measure("batch 1", "lower"), Measure("docs/s", "higher")
 
 
 def contender(name: str, seconds: float, speed: float) -> Contender:
-    return Contender(name, {1: Spread.of([seconds])}, Spread.of([speed]), 0.1, 0.2, 10**8, 1.0)
+    figures = {"batch 1": Spread.of([seconds]), "docs/s": Spread.of([speed])}
+    return Contender(name, figures, 0.1, 0.2, 10**8, 1.0)
+
+
+def report(*contenders: Contender) -> BenchReport:
+    return BenchReport(
+        "p", (BATCH, DOCS), contenders, "cosine", "8 documents", 2, 5, "a cpu", {"converter": "1"}
+    )
 
 
 @pytest.mark.xdist_group("minilm")
@@ -23,31 +39,59 @@ def test_torch_and_each_precision_are_measured(minilm: Path, minilm_package: Pat
     measured = bench(minilm_package, str(minilm), batch_sizes=[1, 3], repeats=1, documents=5, threads=1)
     assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
     for entry in measured.contenders:
-        assert set(entry.latency) == {1, 3}
-        assert entry.cosine == pytest.approx(1, abs=1e-6)
-        assert min(entry.open_seconds, entry.resident_bytes, entry.docs_per_second.median) > 0
+        assert set(entry.figures) == {"batch 1", "batch 3", "docs/s"}
+        assert entry.agreement == pytest.approx(1, abs=1e-6)
+        assert min(entry.open_seconds, entry.resident_bytes, entry.figures["docs/s"].median) > 0
     assert measured.threads == 1
     assert {"torch", "onnxruntime"} <= set(measured.versions)
 
 
 @pytest.mark.xdist_group("minilm")
-def test_the_command_prints_the_report_as_json(
-    minilm_package: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_prints_json_draws_a_plot_and_adds_to_the_card(
+    minilm_package: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    quick = ["--batch-size", "2", "--repeats", "1", "--documents", "3", "--threads", "1"]
-    assert run(["bench", str(minilm_package), *quick, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    (entry,) = report["contenders"]
+    package, plot = tmp_path / "package", tmp_path / "bench.png"
+    shutil.copytree(minilm_package, package)
+    assert run(["bench", str(package), *QUICK, "--json", "--record", "--plot", str(plot)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (entry,) = printed["contenders"]
     assert entry["name"] == "fp32"
     assert entry["times_the_baseline"] == {"batch 2": 1.0, "docs/s": 1.0}
-    assert report["repeats"] == 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    info = inspect_package(package)
+    assert info.exact
+    assert not info.edited
+    assert "## Speed" in (package / "README.md").read_text()
+    assert "1 thread each" in (package / "README.md").read_text()
+    recorded = json.loads((package / "converter.json").read_text())["benchmark"]
+    assert recorded["contenders"] == printed["contenders"]
+    assert "package" not in recorded, "the path is the machine's own business"
+
+
+@pytest.mark.xdist_group("llama")
+def test_a_decoder_is_measured_by_the_tokens_it_generates(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoint("llama")
+    package = tmp_path / "package"
+    assert run(["--model", str(checkpoint), "--output", str(package), "--parity", "off", "--quiet"]) == 0
+    measured = bench(package, str(checkpoint), repeats=1, new_tokens=6, threads=1)
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    assert measured.agreement == "same tokens"
+    for entry in measured.contenders:
+        assert set(entry.figures) == {"first token", "tokens/s"}
+        assert entry.agreement == 1, "the same model chooses the same tokens"
 
 
 def test_ratios_come_first_and_are_to_the_first_contender() -> None:
-    report = BenchReport("p", (contender("torch", 0.4, 10), contender("fp32", 0.1, 30)), 2, 5, 8, "cpu", {})
-    header, rows = report.table()
-    assert header[:3] == ("torch = 1", "batch 1", "docs/s")
-    assert [row[:3] for row in rows] == [("torch", "1.00x", "1.00x"), ("fp32", "4.00x", "3.00x")]
+    header, rows = report(contender("torch", 0.4, 10), contender("fp32", 0.1, 30)).table()
+    assert header[:3] == ("torch = 1", "batch 1 x", "docs/s x")
+    assert [row[:3] for row in rows] == [("torch", "1.00", "1.00"), ("fp32", "4.00", "3.00")]
+
+
+def test_a_report_survives_json() -> None:
+    first = report(contender("torch", 0.4, 10), contender("fp32", 0.1, 30))
+    assert BenchReport.from_json(json.loads(json.dumps(first.to_json()))) == first
 
 
 def test_a_spread_is_the_median_and_the_quartiles() -> None:
@@ -71,7 +115,33 @@ def test_what_goes_wrong_in_a_contenders_process_is_told(minilm_package: Path, t
 
 
 def test_numbers_that_measure_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1 or more"):
-        bench(tmp_path, repeats=0)
+    for wrong in ({"repeats": 0}, {"new_tokens": 1}, {"batch_sizes": ()}, {"documents": 0}):
+        with pytest.raises(UsageError, match="1 or more"):
+            bench(tmp_path, **wrong)  # type: ignore[arg-type]
     with pytest.raises(PackageError, match="no graph"):
         bench(tmp_path)
+
+
+@pytest.mark.xdist_group("colqwen2")
+def test_a_package_of_another_kind_is_refused_by_its_inputs(colqwen2_package: Path) -> None:
+    with pytest.raises(PackageError, match=r"takes .*pixel_values.* only text encoders"):
+        bench(colqwen2_package)
+
+
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert run(["bench", str(tmp_path), "--plot", str(tmp_path / "nowhere" / "x.png")]) == 2
+    assert run(["bench", str(tmp_path), "--plot", str(tmp_path / "x.doc")]) == 2
+    assert "name it .png" in capsys.readouterr().err
+    find: Any = __import__("importlib.util").util.find_spec
+    hidden = lambda name, *rest: None if name == "matplotlib" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", hidden)
+    assert run(["bench", str(tmp_path), "--plot", str(tmp_path / "x.png")]) == 2
+    assert "pip install 'converter[plot]'" in capsys.readouterr().err
+
+
+def test_recording_asks_for_a_package_before_anything_is_measured(tmp_path: Path, capsys: Capture) -> None:
+    np.save(tmp_path / "something.npy", np.zeros(1))
+    assert run(["bench", str(tmp_path), "--record"]) == 1
+    assert "is not a package of this converter" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""The work of a benchmark: what is asked of every contender, and how their answers are compared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.bench_report import Measure
+
+WORDS = 16  # of each text whose latency is measured
+DOCUMENT_WORDS = (4, 120)  # the shortest and longest document
+DOCUMENT_BATCH = 32
+CALLS_FOR = 16  # texts a turn at least, so that small batches are not one tick of the clock
+PROMPTS, PROMPT_TOKENS = 2, 32  # a turn
+_VOCABULARY = (
+    "the report shows that revenue grew in every region while costs fell and a small team in the north "
+    "found new ways to store energy from wind water and light before winter came over the old harbour"
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests for `converter.bench_worker`; the last one's output is compared by `agree`, found and baseline."""
+
+    measures: tuple[Measure, ...]
+    tasks: tuple[Mapping[str, Any], ...]
+    agreement: str
+    agree: Callable[[Any, Any], float]
+    words: str
+
+
+def text_load(batch_sizes: Sequence[int], documents: int) -> Load:
+    """Latency at each batch size, and throughput over documents of mixed length."""
+    measures = [Measure(f"batch {size}", "lower") for size in batch_sizes]
+    tasks = [
+        {
+            "name": f"batch {size}",
+            "texts": make_texts(size, WORDS, WORDS),
+            "batch_size": size,
+            "calls": -(-CALLS_FOR // size),
+            "a_second": False,
+        }
+        for size in batch_sizes
+    ]
+    mixed = make_texts(documents, *DOCUMENT_WORDS)
+    tasks.append(
+        {"name": "docs/s", "texts": mixed, "batch_size": DOCUMENT_BATCH, "calls": 1, "a_second": True}
+    )
+    words = (
+        f"latency of texts of {WORDS} words, tokenizing and pooling included; {documents} documents of"
+        f" {DOCUMENT_WORDS[0]} to {DOCUMENT_WORDS[1]} words, sorted by length, in batches of {DOCUMENT_BATCH};"
+        " cosine is the least of any document"
+    )
+    return Load((*measures, Measure("docs/s", "higher")), tuple(tasks), "cosine", _least_cosine, words)
+
+
+def generation_load(vocabulary: int, new_tokens: int) -> Load:
+    """Time to the first token and tokens a second after it, batch 1, greedily."""
+    draw = random.Random(0)
+    prompts = [[draw.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(PROMPTS)]
+    words = (
+        f"prompts of {PROMPT_TOKENS} tokens drawn at random, batch 1, {new_tokens} tokens chosen greedily;"
+        " same tokens is the share of them that are the baseline's"
+    )
+    return Load(
+        (Measure("first token", "lower"), Measure("tokens/s", "higher")),
+        ({"prompts": prompts, "new_tokens": new_tokens},),
+        "same tokens",
+        _same_tokens,
+        words,
+    )
+
+
+def make_texts(count: int, shortest: int, longest: int) -> list[str]:
+    """Texts of so many words, each length from `shortest` to `longest` as likely. The same every time."""
+    draw, words = random.Random(0), _VOCABULARY.split()
+    return [" ".join(draw.choices(words, k=draw.randint(shortest, longest))) for _ in range(count)]
+
+
+def _least_cosine(found: Any, baseline: Any) -> float:
+    import numpy as np
+
+    a, b = np.asarray(found, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def _same_tokens(found: Any, baseline: Any) -> float:
+    pairs = [
+        pair for ours, theirs in zip(found, baseline, strict=True) for pair in zip(ours, theirs, strict=True)
+    ]
+    return float(sum(a == b for a, b in pairs) / len(pairs))

@@ -1,0 +1,1 @@
+"""The report of a package: one HTML page that needs no network."""

@@ -1,0 +1,224 @@
+"""The sections of the page: each a function of what is known of the package, giving HTML or nothing to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from converter.card.facts import CardFacts
+from converter.package import PackageInfo
+from converter.page.charts import Bar, Dot, bars, dots
+from converter.page.html import element, paragraph, table, text
+from converter.text import size_text
+
+LIMIT = 1e-4  # the promise of fp32; a package of another dtype shows its own verdicts beside it
+
+
+def overview(facts: CardFacts, info: PackageInfo) -> str:
+    """What it is, whether its files are what was recorded, whether it was proven."""
+    rows = [
+        ("architecture", facts.record.get("architecture")),
+        ("task", facts.record.get("task")),
+        ("graphs", ", ".join(graph["file"] for graph in facts.graphs.values())),
+        ("precisions", ", ".join((facts.dtype, *facts.precisions))),
+        ("size of all files", size_text(sum(facts.files.values()))),
+    ]
+    state = text(
+        "span", "unchanged" if info.exact else "not as recorded", class_="good" if info.exact else "bad"
+    )
+    wrong = [*info.altered, *info.missing, *info.extra]
+    named = text("span", f"({', '.join(wrong)})") if wrong else ""
+    return (
+        paragraph(_verdict(facts.record.get("parity") or {}))
+        + paragraph("Files, by their sha256 when this page was written:", state, named)
+        + table("The package", ("", "value"), rows)
+    )
+
+
+def _verdict(parity: Mapping[str, Any]) -> str:
+    if parity.get("mode", "off") == "off":
+        return text("span", "Parity was not checked.", class_="bad")
+    passed = bool(parity.get("passed"))
+    words = f"Parity {'passed' if passed else 'FAILED'} ({parity['mode']}), {len(parity.get('sizes') or ())} sizes."
+    return text("span", words, class_="good" if passed else "bad")
+
+
+def sizes(facts: CardFacts, info: PackageInfo) -> str:
+    """Bytes of the files of each precision, and what is in each graph."""
+    groups = {facts.dtype: facts.main_files}
+    groups |= {name: tuple(entry.get("files") or ()) for name, entry in facts.precisions.items()}
+    items = [
+        Bar(
+            f"{precision}: {name.removeprefix('onnx/')}",
+            facts.files.get(name, 0),
+            size_text(facts.files.get(name, 0)),
+        )
+        for precision, names in groups.items()
+        for name in names
+    ]
+    rows = [
+        (graph.file, graph.opset, graph.nodes, graph.initializers, size_text(graph.initializer_bytes))
+        for graph in info.graphs
+    ]
+    numbers = ("opset", "nodes", "initializers", "weights")
+    about = "; ".join(f"{item.label} {item.note}" for item in items)
+    return bars("sizes", "Bytes of each file", about, items) + table(
+        "Graphs", ("graph", *numbers), rows, numbers=numbers
+    )
+
+
+def parity(facts: CardFacts, info: PackageInfo) -> str:
+    """The largest difference of graph and original at each size, and all pairs in a table."""
+    record = facts.record.get("parity") or {}
+    rows = list(record.get("by_size") or ())
+    if not rows:
+        return paragraph("This package's record has no figures by size.")
+    shown = [row for row in rows if {"graph", "original"} == set(row["pair"].split("/"))] or rows
+    items = [
+        Dot(
+            f"{row['component']}: {row['size']}",
+            float(row["max_abs"]),
+            f"{float(row['max_abs']):.1e}",
+            "main" if row["passed"] else "other",
+        )
+        for row in shown
+    ]
+    about = (
+        f"Largest absolute difference of graph and original at {len(items)} sizes; the dashed line is {LIMIT:g};"
+        f" the largest is {max(item.value for item in items):.1e}"
+    )
+    listed = [
+        (
+            f"{row['component']}: {row['size']}",
+            row["pair"].replace("/", " against "),
+            row["output"],
+            f"{float(row['max_abs']):.2e}",
+            f"{float(row['cosine']):.8f}",
+            "passed" if row["passed"] else "FAILED",
+        )
+        for row in rows
+    ]
+    numbers = ("max abs difference", "cosine")
+    whole = table(
+        "Every size: the output that is farthest off, of each pair",
+        ("size", "compared", "output", *numbers, "verdict"),
+        listed,
+        numbers=numbers,
+    )
+    checked = record.get("tensors_checked")
+    note = (
+        paragraph(f"{checked} stored tensors were read back and compared with the checkpoint.")
+        if checked
+        else ""
+    )
+    return (
+        paragraph(
+            "Largest absolute difference between the graph and the original, by size. The dashed line is 1e-4."
+        )
+        + dots("parity", "Parity by size", about, items, LIMIT)
+        + note
+        + element("details", text("summary", f"All {len(rows)} comparisons") + whole)
+    )
+
+
+def quality(facts: CardFacts, info: PackageInfo) -> str:
+    """What each precision keeps."""
+    if not facts.precisions:
+        return paragraph("No other precisions were added:", text("code", "converter quantize"), "does.")
+    measures = list(dict.fromkeys(name for entry in facts.precisions.values() for name in entry["quality"]))
+    rows = [
+        (
+            name,
+            *(_number(entry["quality"].get(measure)) for measure in measures),
+            f"{entry['ratio']:.3f}",
+            ", ".join(f"{measure} {bound:g}" for measure, bound in entry["budget"].items()) or "none",
+            "kept" if entry["passed"] else "MISSED",
+        )
+        for name, entry in facts.precisions.items()
+    ]
+    items = [
+        Bar(
+            name,
+            float(cosine),
+            f"{cosine:.5f}",
+            "main" if entry["passed"] else "other",
+        )
+        for name, entry in facts.precisions.items()
+        if (cosine := entry["quality"].get("cosine")) is not None
+    ]
+    about = "; ".join(f"{item.label} {item.note}" for item in items)
+    numbers = (*measures, "size of fp32")
+    chart = bars("quality", "Mean cosine to fp32", about, items) if items else ""
+    return chart + table(
+        "Quality against fp32, on texts that took no part in making it",
+        ("precision", *numbers, "budget", "verdict"),
+        rows,
+        numbers=numbers,
+    )
+
+
+def _number(value: object) -> str:
+    return f"{value:.5f}" if isinstance(value, float) else str("" if value is None else value)
+
+
+def speed(facts: CardFacts, info: PackageInfo) -> str:
+    """The recorded benchmark: medians with quartiles, and the table of ratios."""
+    from converter.bench_report import BenchReport
+
+    content = facts.record.get("benchmark")
+    if not content:
+        return paragraph(
+            "No benchmark was recorded:",
+            text("code", "converter bench PACKAGE --model CHECKPOINT --record"),
+            "does.",
+        )
+    report = BenchReport.from_json(content)
+    charts = []
+    for index, measure in enumerate(report.measures):
+        items = []
+        for contender in report.contenders:
+            spread = contender.figures[measure.name]
+            kind = "other" if contender is report.contenders[0] else "main"
+            note = f"{measure.text(spread).split(' ')[0]}, {report.ratios(contender)[measure.name]:.2f}x"
+            items.append(Bar(contender.name, spread.median, note, kind, spread.low, spread.high))
+        better = "shorter" if measure.better == "lower" else "longer"
+        title = f"{measure.title} ({better} is better)"
+        about = "; ".join(f"{item.label} {item.note}" for item in items)
+        charts.append(text("h3", title) + bars(f"speed{index}", title, about, items))
+    header, rows = report.table()
+    machine, method = report.conditions
+    return (
+        paragraph(text("span", f"{machine}; {method}."))
+        + "".join(charts)
+        + table(f"Ratios to {report.contenders[0].name}, and figures", header, rows, numbers=header[1:])
+    )
+
+
+def provenance(facts: CardFacts, info: PackageInfo) -> str:
+    """Source, versions, settings, notes, and every file with its hash."""
+    record, source = facts.record, facts.source
+    rows = [
+        ("source", source.get("name")),
+        ("revision", source.get("revision") or "not recorded"),
+        ("licence", source.get("license") or "the source names none"),
+        *((name, number) for name, number in (record.get("versions") or {}).items()),
+        ("peak memory", size_text(record.get("peak_memory_bytes") or 0)),
+        ("seconds", f"{sum(stage['seconds'] for stage in record.get('stages') or ()):.1f}"),
+    ]
+    settings = json.dumps(record.get("settings") or {}, indent=1, sort_keys=True)
+    hashes = [
+        (name, size_text(entry["bytes"]), entry["sha256"])
+        for name, entry in (record.get("files") or {}).items()
+    ]
+    notes = "".join(text("li", note) for note in record.get("notes") or ())
+    return (
+        table("Where it comes from and what made it", ("", "value"), rows)
+        + (element("ul", notes) if notes else "")
+        + element("details", text("summary", "Settings") + element("pre", text("code", settings)))
+        + element(
+            "details",
+            text("summary", f"{len(hashes)} files and their hashes")
+            + table("Files", ("file", "size", "sha256"), hashes, numbers=("size",)),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Guides. This file makes them part of the installation, where `converter explain` reads troubleshooting.md."""
