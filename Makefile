@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 WORKERS ?= 2
 
-.PHONY: install demo test lint typecheck unit bench coverage clients node-clients clean
+.PHONY: page install demo test lint typecheck unit bench coverage clients node-clients clean
 
 install: $(VENV)/.installed
 
@@ -56,6 +56,11 @@ bench: install
 coverage: install
 	$(PYTHON) -m pytest -m coverage --numprocesses $(WORKERS) --dist loadgroup
 	$(PYTHON) scripts/coverage.py --workers $(WORKERS)
+
+# The page of `converter report`, opened in headless Chromium at two widths, in light and in dark; screenshots in build/page.
+page: install
+	$(PYTHON) -m converter --arch vit --tiny --output build/page-package --overwrite --quiet
+	$(PYTHON) scripts/check_page.py build/page-package --output build/page
 
 clean:
 	rm -rf $(VENV) .lint build dist *.egg-info

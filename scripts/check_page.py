@@ -20,7 +20,7 @@ from pathlib import Path
 
 from converter.page.compose import write_page
 
-WIDTHS = (390, 1100)
+WIDTHS = (500, 1100)  # headless Chromium makes no window below 500
 SCHEMES = {"light": "1", "dark": "0"}  # Blink's numbers of preferredColorScheme
 # Runs in a copy of the page: the page itself has no script.
 PROBE = """
@@ -115,7 +115,8 @@ def main() -> int:
             wrong += [] if found["texts"] else ["no text was found"]
             failed |= bool(wrong)
             print(f"{scheme}, {width} wide: {found['texts']} texts, {len(wrong)} problems")
-            print(*(f"  {problem}" for problem in wrong), sep="\n" if wrong else "")
+            for problem in wrong:
+                print(f"  {problem}")
     return int(failed)
 
 

@@ -84,6 +84,12 @@ class CardFacts:
         return dict(self.record.get("precisions") or {})
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """What the quality of any added precision was measured by; none where nothing was judged."""
+        judged = (entry.get("quality") or {} for entry in self.precisions.values())
+        return tuple(dict.fromkeys(name for quality in judged for name in quality))
+
+    @property
     def dtype(self) -> str:
         """What the main graphs compute in."""
         return str((self.record.get("settings") or {}).get("dtype") or "fp32")

@@ -10,6 +10,7 @@ from converter.card.facts import CardFacts
 from converter.card.front_matter import SOURCE_CARD
 from converter.text import markdown_table, size_text
 
+VERDICTS = {"kept": "kept", "MISSED": "**missed**", "not judged": "not judged"}
 _DIGITS = re.compile(r"\d+")
 # Of the settings that a reader may want to know where they are not the usual ones.
 _USUAL = {
@@ -155,19 +156,31 @@ def quality(facts: CardFacts) -> str:
     """What each added precision keeps of the main graphs, as it was measured when it was made."""
     if not facts.precisions:
         return ""
-    measures = list(dict.fromkeys(name for entry in facts.precisions.values() for name in entry["quality"]))
     rows = []
     for name, entry in facts.precisions.items():
-        values = [_number(entry["quality"].get(measure)) for measure in measures]
-        bounds = (
-            f"{measure} {'<=' if measure == 'perplexity' else '>='} {bound:g}"
-            for measure, bound in entry["budget"].items()
-        )
-        verdict = ("kept" if entry["passed"] else "**missed**") if entry["quality"] else "not judged"
-        rows.append((name, *values, ", ".join(bounds) or "none", verdict))
-    header = ("precision", *measures, "budget", "")
+        values = [_number((entry.get("quality") or {}).get(measure)) for measure in facts.measures]
+        rows.append((name, *values, budget_text(entry), VERDICTS[verdict(entry)]))
+    header = ("precision", *facts.measures, "budget", "")
     text = f"Each precision against the {facts.dtype} graphs, on inputs that took no part in making it."
-    return "\n\n".join(["## Quality of the precisions", text, markdown_table(header, rows, right=measures)])
+    return "\n\n".join(
+        ["## Quality of the precisions", text, markdown_table(header, rows, right=facts.measures)]
+    )
+
+
+def budget_text(entry: Mapping[str, Any]) -> str:
+    """What a precision must keep, in words."""
+    bounds = (
+        f"{measure} {'<=' if measure == 'perplexity' else '>='} {bound:g}"
+        for measure, bound in (entry.get("budget") or {}).items()
+    )
+    return ", ".join(bounds) or "none"
+
+
+def verdict(entry: Mapping[str, Any]) -> str:
+    """Whether a precision keeps its budget, in a word. What nobody measured keeps none."""
+    if not entry.get("quality"):
+        return "not judged"
+    return "kept" if entry["passed"] else "MISSED"
 
 
 def _number(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.card.facts import CardFacts
+from converter.card.sections import budget_text, verdict
 from converter.package import PackageInfo
 from converter.page.charts import Bar, Dot, bars, dots
 from converter.page.html import element, paragraph, table, text
@@ -126,14 +127,13 @@ def quality(facts: CardFacts, info: PackageInfo) -> str:
     """What each precision keeps."""
     if not facts.precisions:
         return paragraph("No other precisions were added:", text("code", "converter quantize"), "does.")
-    measures = list(dict.fromkeys(name for entry in facts.precisions.values() for name in entry["quality"]))
     rows = [
         (
             name,
-            *(_number(entry["quality"].get(measure)) for measure in measures),
+            *(_number((entry.get("quality") or {}).get(measure)) for measure in facts.measures),
             f"{entry['ratio']:.3f}",
-            ", ".join(f"{measure} {bound:g}" for measure, bound in entry["budget"].items()) or "none",
-            "kept" if entry["passed"] else "MISSED",
+            budget_text(entry),
+            verdict(entry),
         )
         for name, entry in facts.precisions.items()
     ]
@@ -145,13 +145,13 @@ def quality(facts: CardFacts, info: PackageInfo) -> str:
             "main" if entry["passed"] else "other",
         )
         for name, entry in facts.precisions.items()
-        if (cosine := entry["quality"].get("cosine")) is not None
+        if (cosine := (entry.get("quality") or {}).get("cosine")) is not None
     ]
     about = "; ".join(f"{item.label} {item.note}" for item in items)
-    numbers = (*measures, "size of fp32")
+    numbers = (*facts.measures, "size of fp32")
     chart = bars("quality", "Mean cosine to fp32", about, items) if items else ""
     return chart + table(
-        "Quality against fp32, on texts that took no part in making it",
+        "Quality against fp32",
         ("precision", *numbers, "budget", "verdict"),
         rows,
         numbers=numbers,

@@ -179,6 +179,13 @@ def test_an_added_precision_brings_its_size_and_quality(reseal: Seal, decoder_pa
     assert "| q8 | `onnx/model_quantized.onnx` | 100 B |" in text
 
 
+def test_a_precision_that_nobody_judged_is_not_called_kept(reseal: Seal, decoder_package: Path) -> None:
+    (decoder_package / "onnx/model_int8.onnx").write_bytes(b"x")
+    entry = {"files": ["onnx/model_int8.onnx"], "quality": {}, "budget": {}, "passed": True}
+    reseal(decoder_package, precisions={"int8": entry})
+    assert "| int8 | none | not judged |" in card(decoder_package)
+
+
 def test_names_with_markup_cannot_break_the_card(reseal: Seal, decoder_package: Path) -> None:
     source = {"name": "evil\n---\nlicense: mit | x", "revision": None, "license": "a: b\nc"}
     reseal(decoder_package, source=source)
