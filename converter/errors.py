@@ -47,6 +47,8 @@ class UsageError(ConverterError):
 class AmbiguousError(UsageError):
     """Several answers are possible. `option` is the field of the request that decides, `choices` what it may be."""
 
+    topic = "ambiguous"
+
     def __init__(self, message: str, *, option: str, choices: Sequence[str]) -> None:
         super().__init__(message, remedy=f"choose with --{option}: {', '.join(choices)}")
         self.option = option
