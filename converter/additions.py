@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from converter.errors import UsageError
 from converter.records import Checkpoint, Component, ModelSource, Variant
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 Better = Literal["lower", "higher"]
+# What passes of a level may do. basic: the same in fewer nodes. extended: an operator of a newer opset for several.
+# ort: operators that only onnxruntime has. Each has those before it.
+Level = Literal["basic", "extended", "ort"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,21 @@ class GraphPass:
     """A named graph transformation. `run` edits the model in place and says whether it changed anything.
 
     Passes run in the order of their numbers; `converter plugins` shows it, and the built-in ones have 100 to 950.
+    `level` is the first of `--optimize` at which it runs.
     """
 
     name: str
     run: Callable[[ir.Model], bool]
     order: int = 500
+    level: Level = "basic"
 
     def __post_init__(self) -> None:
         check_name("graph pass", self.name)
         check_order("graph pass", self.name, self.order)
+        if self.level not in get_args(Level):
+            raise UsageError(
+                f"graph pass {self.name!r} has level {self.level!r}, not one of {get_args(Level)}"
+            )
 
 
 @dataclass(frozen=True)

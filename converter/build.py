@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from converter.additions import GraphPass
 from converter.errors import ConverterError, ExportError, PassError
@@ -13,7 +13,7 @@ from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
 from converter.records import Architecture, Component, Dtype, ExportedGraph, Size
-from converter.request import DEFAULT_OPSET
+from converter.request import DEFAULT_OPSET, Optimization
 from converter.skeleton import cast_skeleton, weightless
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class BuildSettings:
     dtype: Dtype = "fp32"
     opset: int = DEFAULT_OPSET
     stamp: bool = True
-    post_process: bool = True
+    optimize: Optimization = "basic"
     sizes: Mapping[str, int] | None = None
 
 
@@ -108,7 +108,7 @@ class Builder:
                 self.architecture, component, model, dtype=settings.dtype, opset=settings.opset, size=size
             )
         with self.on_stage(f"clean {component.stem}"):
-            finish_graph(graph, plan, self.passes if settings.post_process else (), settings.dtype)
+            finish_graph(graph, plan, passes_for(settings.optimize, self.passes), settings.dtype)
         return graph
 
 
@@ -140,6 +140,12 @@ def select(components: Sequence[Component], stems: Sequence[str]) -> list[Compon
     return [component for component in components if component.stem in stems]
 
 
+def passes_for(optimize: Optimization, passes: Sequence[GraphPass]) -> list[GraphPass]:
+    """The passes of a level and of those before it."""
+    levels = get_args(Optimization)
+    return [entry for entry in passes if levels.index(entry.level) <= levels.index(optimize)]
+
+
 def finish_graph(graph: ExportedGraph, plan: LayerPlan, passes: Sequence[GraphPass], dtype: Dtype) -> None:
     """Stamp the layers that were not traced, keep the interface in fp32, then run the passes in their order."""
     if plan.lists:
@@ -155,6 +161,6 @@ def finish_graph(graph: ExportedGraph, plan: LayerPlan, passes: Sequence[GraphPa
         except Exception as error:  # a pass may be anybody's
             raise PassError(
                 f"pass {graph_pass.name!r} failed on {graph.stem}: {error} (done: {', '.join(done) or 'none'})",
-                remedy="--no-post-process writes the graph as traced",
+                remedy="--optimize none writes the graph as traced",
             ) from error
         done.append(graph_pass.name)

@@ -25,6 +25,7 @@ from converter.commands import bisect_command, explain_command, new_command
 from converter.console import error_text, quiet_libraries, show_progress, write_error
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.list_command import list_command
+from converter.optimization_options import take_optimization
 from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
 from converter.push_command import push_command
 from converter.quantize_command import quantize_command, show_quantization
@@ -113,7 +114,7 @@ def build_request(given: dict[str, Any]) -> ConversionRequest:
         parity=parity,
         variants=_names(given.pop("variants")),
         precisions=precisions,
-        post_process=not given.pop("no_post_process"),
+        optimize=take_optimization(given),
         stamp=not given.pop("no_stamp"),
         **given,
     )

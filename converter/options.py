@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from converter.optimization_options import OPTIMIZATION
 from converter.quantize_options import QUANTIZATION
 from converter.records import Dtype, ParityMode
 from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData
@@ -48,7 +49,7 @@ CONVERSION = (
     ),
     click.option("--batch-size", type=int, help="Batch size of the traced dummies."),
     click.option("--sequence-length", type=int, help="Sequence length of the traced dummies."),
-    click.option("--no-post-process", is_flag=True, help="Write the graph as traced."),
+    *OPTIMIZATION,
     click.option(
         "--external-data", type=click.Choice(get_args(ExternalData)), default="auto", show_default=True
     ),

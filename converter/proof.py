@@ -205,7 +205,7 @@ def build_settings(request: ConversionRequest) -> BuildSettings:
         dtype=request.dtype,
         opset=request.opset,
         stamp=request.stamp,
-        post_process=request.post_process,
+        optimize=request.optimize,
         sizes={name: size for name, size in sizes.items() if size is not None},
     )
 

@@ -14,6 +14,8 @@ from converter.records import Dtype, ParityMode
 ExternalData = Literal["auto", "always", "never"]
 Device = Literal["cpu", "cuda"]
 Preference = Literal["size", "speed"]
+# What is done to graphs; see `converter.additions.Level`.
+Optimization = Literal["none", "basic", "extended", "ort"]
 
 # Opens in onnxruntime from 1.23 and in transformers.js 4 (Node and WebAssembly), and has Attention and RMSNormalization
 # as single operators. 24 opens there too and has nothing more that these graphs use.
@@ -30,6 +32,7 @@ class ConversionRequest:
     output         the package folder; None is `models/<model name>`, or `<output_parent>/<model name>`
     variants       names of variants; empty is every one the task has
     dtype          what the main graphs compute in; their inputs and outputs stay fp32
+    optimize       how far graphs are optimized; `none` writes them as traced
     batch_size     size of the traced dummies, at least 2 (torch.export specialises an axis of size 1)
     atol           largest absolute difference parity allows, in place of the component's own
     seed           of tiny weights, random sizes and input values
@@ -51,7 +54,7 @@ class ConversionRequest:
     opset: int = DEFAULT_OPSET
     batch_size: int | None = None
     sequence_length: int | None = None
-    post_process: bool = True
+    optimize: Optimization = "basic"
     stamp: bool = True
     external_data: ExternalData = "auto"
     parity: ParityMode = "auto"

@@ -98,7 +98,7 @@ def open_session(path: Path, *, device: str = "cpu") -> onnxruntime.InferenceSes
     except Exception as error:  # onnxruntime's error types share no public base
         raise ParityError(
             f"onnxruntime cannot open {path.name}: {error}",
-            remedy="another --opset may help; --no-post-process shows whether a graph pass is to blame",
+            remedy="another --opset may help; --optimize none shows whether a graph pass is to blame",
         ) from error
 
 

@@ -10,6 +10,8 @@ from converter import GraphPass, hookimpl
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from converter.additions import Level
+
 
 def _lazily(module: str, function: str) -> Callable[[ir.Model], bool]:
     """The pass itself needs onnx_ir and onnxscript; naming it must not."""
@@ -24,16 +26,21 @@ def _lazily(module: str, function: str) -> Callable[[ir.Model], bool]:
 
 @hookimpl
 def register_passes(register: Callable[[GraphPass], None]) -> None:
-    for order, name, module, function in (
-        (100, "inline-functions", "standard", "inline_functions"),
-        (150, "anchor-sizes", "anchor_sizes", "anchor_sizes"),
-        (200, "fold-constants", "standard", "fold_constants"),
-        (220, "simplify", "rewrite", "simplify"),
-        (240, "fold-rewritten", "standard", "fold_constants"),
-        (300, "share-subexpressions", "standard", "share_subexpressions"),
-        (400, "fold-transposes", "fold_transpose", "fold_transposes"),
-        (800, "remove-unused", "standard", "remove_unused"),
-        (900, "strip-metadata", "strip_metadata", "strip_metadata"),
-        (950, "fix-names", "standard", "fix_names"),
-    ):
-        register(GraphPass(name, _lazily(module, function), order))
+    levels: tuple[tuple[int, str, str, str, Level], ...] = (
+        (100, "inline-functions", "standard", "inline_functions", "basic"),
+        (150, "anchor-sizes", "anchor_sizes", "anchor_sizes", "basic"),
+        (200, "fold-constants", "standard", "fold_constants", "basic"),
+        (220, "simplify", "rewrite", "simplify", "basic"),
+        (240, "fold-rewritten", "standard", "fold_constants", "basic"),
+        (300, "share-subexpressions", "standard", "share_subexpressions", "basic"),
+        (400, "fold-transposes", "fold_transpose", "fold_transposes", "basic"),
+        (600, "onnxsim", "simplified", "simplify_smaller", "extended"),
+        (620, "fuse-standard", "fusions", "fuse_standard", "extended"),
+        (640, "share-fused", "standard", "share_subexpressions", "extended"),
+        (700, "fuse-onnxruntime", "fusions", "fuse_for_onnxruntime", "ort"),
+        (800, "remove-unused", "standard", "remove_unused", "basic"),
+        (900, "strip-metadata", "strip_metadata", "strip_metadata", "basic"),
+        (950, "fix-names", "standard", "fix_names", "basic"),
+    )
+    for order, name, module, function, level in levels:
+        register(GraphPass(name, _lazily(module, function), order, level))

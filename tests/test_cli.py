@@ -137,7 +137,7 @@ def test_every_option_reaches_the_record(asked: list[ConversionRequest], tmp_pat
             opset=21,
             batch_size=3,
             sequence_length=9,
-            post_process=False,
+            optimize="none",
             stamp=False,
             external_data="always",
             parity="full",

@@ -357,7 +357,7 @@ def test_structural_parity_proves_a_sibling_and_re_reads_the_weights(
 
 
 def test_the_graph_as_traced_is_written_on_request(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
-    report = convert(model=tiny_checkpoint("bert"), output=tmp_path / "raw", post_process=False)
+    report = convert(model=tiny_checkpoint("bert"), output=tmp_path / "raw", optimize="none")
     assert report.parity.proven
     raw = onnx.load(tmp_path / "raw/onnx/model.onnx")
     assert any(node.op_type == "Constant" for node in raw.graph.node)

@@ -16,7 +16,7 @@ _DIGITS = re.compile(r"\d+")
 _USUAL = {
     "dtype": "fp32",
     "parity": "auto",
-    "post_process": True,
+    "optimize": "basic",
     "device": "cpu",
     "trust_remote_code": False,
 }
