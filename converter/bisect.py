@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from converter.drawing import sizes_of, weight
 from converter.export import ByName, shared_scopes
 from converter.observe import Call, record_calls, run_inside
 from converter.parity import parity_sizes, tolerance_for
@@ -24,7 +25,7 @@ from converter.points import Comparer, Point
 from converter.proof import Job
 from converter.record import recorded_request
 from converter.records import Comparison, Component, Dtype, Size, Tolerance
-from converter.request import SILENT, Progress
+from converter.request import SILENT, ConversionRequest, Progress
 from converter.runners import Case, run_original
 from converter.scopes import Lineage, boundaries
 from converter.scratch import scratch_folder
@@ -63,6 +64,18 @@ class Divergence:
     parameters: tuple[str, ...]
     points: tuple[Point, ...]
 
+    def lines(self) -> tuple[str, ...]:
+        """What was found, in words: where, what is wrong, what it was made from, and the nodes in question."""
+        found = f"max abs difference {self.point.max_abs:.2e}, cosine {self.point.cosine:.6f}"
+        return (
+            f"{self.component} departs from the {self.against} at {self.size}",
+            f"in {self.module or 'the model itself'}: first wrong is {self.point}",
+            f"  value {self.point.value!r}: {found}",
+            f"  made from {', '.join(self.sources) or 'nothing that could be compared'}",
+            f"  parameters: {', '.join(self.parameters) or 'none'}",
+            f"  nodes: {', '.join(self.nodes) or 'none'}",
+        )
+
     def around(self, before: int = 4, after: int = 3) -> tuple[Point, ...]:
         """The points next to the first wrong one."""
         position = self.points.index(self.point) if self.point in self.points else len(self.points)
@@ -98,16 +111,26 @@ def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tu
         registry = load_registry()
         subject = choose_subject(request, registry, scratch, ledger)
         job = Job(request, registry, subject, ledger)
-        rows = job.compare(package / "onnx", job.run_original(scratch))
-        failed = [row for row in rows if not row.passed]
-        with ledger.stage("look inside the original"):
-            observed = _observe(subject, failed, request.seed) if failed else []
-        found = []
-        for entry in observed:
-            with ledger.stage(f"look inside {entry.case.criteria.stem}"):
-                tolerance = tolerance_for(entry.case.criteria, request.dtype, request.atol)
-                share = INNER_SHARE[request.dtype]
-                found.append(locate(entry, package / "onnx", tolerance, share))
+        report = job.compare(package / "onnx", job.run_original(scratch))
+        return bisect_graphs(request, subject, package / "onnx", report.comparisons, ledger)
+
+
+def bisect_graphs(
+    request: ConversionRequest,
+    subject: Subject,
+    folder: Path,
+    comparisons: Sequence[Comparison],
+    ledger: Ledger,
+) -> tuple[Divergence, ...]:
+    """One divergence for each graph in `folder` of which a comparison failed."""
+    failed = [row for row in comparisons if not row.passed and sizes_of([row.size], request.seed)]
+    with ledger.stage("look inside the original"):
+        observed = _observe(subject, failed, request.seed) if failed else []
+    found = []
+    for entry in observed:
+        with ledger.stage(f"look inside {entry.case.criteria.stem}"):
+            tolerance = tolerance_for(entry.case.criteria, request.dtype, request.atol)
+            found.append(locate(entry, folder, tolerance, INNER_SHARE[request.dtype]))
     return tuple(found)
 
 
@@ -138,11 +161,10 @@ def choose_failure(component: Component, rows: Sequence[Comparison], seed: int) 
     a wrong wrapper.
     """
     made_wrong = [row for row in rows if row.pair == "graph/wrapper"]
-    chosen = {row.size for row in made_wrong or rows}
-    sizes = [size for size in parity_sizes(component.axes, seed) if size.label in chosen]
-    size = min(
-        sizes, key=lambda entry: (entry.padding != "none", math.prod(max(1, n) for n in entry.axes.values()))
-    )
+    fixed = {size.label: size for size in parity_sizes(component.axes, seed)}
+    failing = sizes_of(dict.fromkeys(row.size for row in made_wrong or rows), seed)
+    sizes = [fixed.get(size.label, size) for size in failing]
+    size = min(sizes, key=lambda entry: (entry.padding != "none", weight(entry)))
     return ("wrapper" if made_wrong else "original"), size
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from converter.console import quiet_libraries, show_progress, write_line
-from converter.errors import ParityError
+from converter.errors import ParityError, UsageError
 from converter.options import FOLDER, OUTPUT, options
 
 
@@ -56,16 +56,34 @@ def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool
 
 @click.command("bisect")
 @click.argument("package", type=FOLDER)
-@click.option("--model", "--model-id", required=True, help="The checkpoint the package was made from.")
+@click.option("--model", "--model-id", help="The checkpoint the package was made from.")
+@click.option("--precision", help="Rank the modules of this precision by the error they add to fp32's.")
 @options(*OUTPUT)
 @click.pass_context
 def bisect_command(
-    ctx: click.Context, package: Path, model: str, quiet: bool, verbose: bool, as_json: bool
+    ctx: click.Context,
+    package: Path,
+    model: str | None,
+    precision: str | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
-    """Find the first module that a package computes differently. Exits with 3 if there is one."""
+    """Find the first module that a package computes differently. Exits with 3 if there is one.
+
+    With --precision no checkpoint is needed: the package's own fp32 graphs are what others are compared with.
+    """
     from converter.display import show_bisection, write_json
     from converter.extras import require_export
 
+    if precision is not None:
+        _rank(package, precision, quiet=quiet, verbose=verbose, as_json=as_json)
+        return
+    if model is None:
+        raise UsageError(
+            "nothing to compare the package with",
+            remedy="give its checkpoint with --model, or rank a precision's modules with --precision",
+        )
     require_export()
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
         from converter.bisect import bisect_package
@@ -76,3 +94,16 @@ def bisect_command(
     elif not quiet:
         show_bisection(found)
     ctx.exit(ParityError.exit_code if found else 0)
+
+
+def _rank(package: Path, precision: str, *, quiet: bool, verbose: bool, as_json: bool) -> None:
+    from converter.display import show_ranking, write_json
+
+    with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
+        from converter.precision.added import rank_modules
+
+        ranked = rank_modules(package, precision, progress)
+    if as_json:
+        write_json({"precision": precision, "modules": [asdict(entry) for entry in ranked]})
+    elif not quiet:
+        show_ranking(ranked, everything=verbose)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converter.interfaces import Interface
     from converter.package import PackageInfo
     from converter.pipeline import Report
+    from converter.precision.added import AddedError
     from converter.records import Architecture, Comparison, ParityReport
     from converter.registry import Registry
 
@@ -67,6 +68,10 @@ def show_parity(parity: ParityReport) -> None:
     rows = [_parity_row(name, output, group) for (name, output), group in _by_output(parity).items()]
     numbers = ("max abs difference", "cosine", "sizes")
     write_table(("graph", "output", *numbers, "verdict"), rows, right=numbers)
+    for stem, size in parity.smallest.items():
+        write_line(f"smallest failing size of {stem}: {size}")
+    for warning in parity.warnings:
+        write_line(f"warning: {warning}")
 
 
 def _by_output(parity: ParityReport) -> dict[tuple[str, str], list[Comparison]]:
@@ -92,21 +97,27 @@ def show_bisection(found: Sequence[Divergence]) -> None:
     if not found:
         write_line("parity passed: nothing to bisect")
     for entry in found:
-        point = entry.point
-        write_line(f"{entry.component} departs from the {entry.against} at {entry.size}")
-        write_line(f"in {entry.module or 'the model itself'}: first wrong is {point}")
-        write_line(
-            f"  value {point.value!r}: max abs difference {point.max_abs:.2e}, cosine {point.cosine:.6f}"
-        )
-        write_line(f"  made from {', '.join(entry.sources) or 'nothing that could be compared'}")
-        for title, names in (("parameters", entry.parameters), ("nodes", entry.nodes)):
-            write_line(f"  {title}: {', '.join(names) or 'none'}")
+        for line in entry.lines():
+            write_line(line)
         numbers = ("max abs difference", "cosine")
         rows = [
             (str(row), f"{row.max_abs:.1e}", f"{row.cosine:.7f}", "agrees" if row.agrees else "DIFFERS")
             for row in entry.around()
         ]
         write_table(("point", *numbers, "verdict"), rows, right=numbers)
+
+
+def show_ranking(ranked: Sequence[AddedError], *, everything: bool) -> None:
+    """Modules by the error they add, the worst first; twenty of them, unless all are wanted."""
+    shown = ranked if everything else ranked[:20]
+    numbers = ("adds", "gathered", "least cosine")
+    rows = [
+        (entry.component, entry.module, f"{entry.added:.2e}", f"{entry.gathered:.2e}", f"{entry.cosine:.6f}")
+        for entry in shown
+    ]
+    write_table(("graph", "module", *numbers), rows, right=numbers)
+    if len(shown) < len(ranked):
+        write_line(f"and {len(ranked) - len(shown)} modules that add less; --verbose shows them")
 
 
 def show_architectures(architectures: Iterable[Architecture]) -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from converter.errors import UsageError
 
-NEEDED = ("torch", "transformers", "onnxscript", "accelerate")
+NEEDED = ("torch", "transformers", "onnxscript", "accelerate", "hypothesis")
 
 
 def require_export() -> None:

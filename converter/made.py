@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from converter.records import ParityReport, Variant
+from converter.verify import References
 from converter.writing import Written
 
 
@@ -25,7 +25,7 @@ class Made:
 
     graphs      interface and size of each, by stem
     parity      the verdict, where it needs nothing more
-    references  else what the graphs are still to be compared with: files of `converter.runners`
+    references  else what the graphs are still to be compared with
     """
 
     task: str
@@ -34,4 +34,4 @@ class Made:
     graphs: Mapping[str, Any]
     notes: tuple[str, ...]
     parity: ParityReport | None = None
-    references: tuple[Path, ...] = ()
+    references: References = field(default_factory=References)

@@ -6,18 +6,20 @@ its weights should not have to bear it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from converter.judging import Causes, find_causes
 from converter.made import Made, Spent
 from converter.pipeline import Ledger, peak_memory, settle
 from converter.proof import Job, Subject, terms_of
-from converter.records import Checkpoint, ParityMode
+from converter.records import Checkpoint, Comparison, ParityMode
 from converter.registry import Registry, load_registry
 from converter.request import ConversionRequest, Progress
 from converter.selection import find_source
+from converter.verify import References
 
 Result = TypeVar("Result")
 
@@ -42,14 +44,30 @@ def make_graphs(
 
 
 def make_references(
-    request: ConversionRequest, checkpoint: Checkpoint, scratch: Path, progress: Progress
-) -> tuple[tuple[Path, ...], Spent]:
-    """Run the original, and the wrappers, at every size: files in `scratch`."""
+    request: ConversionRequest, checkpoint: Checkpoint, scratch: Path, drawn: int, progress: Progress
+) -> tuple[References, Spent]:
+    """Run the original, and the wrappers, at every size and at `drawn` random ones: files in `scratch`."""
 
-    def run(subject: Subject, registry: Registry, ledger: Ledger) -> tuple[Path, ...]:
-        return Job(request, registry, subject, ledger).run_original(scratch)
+    def run(subject: Subject, registry: Registry, ledger: Ledger) -> References:
+        return Job(request, registry, subject, ledger).run_original(scratch, drawn)
 
     return _spending(request, checkpoint, scratch, progress, run)
+
+
+def look_into(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    folder: Path,
+    rows: Sequence[Comparison],
+    progress: Progress,
+) -> tuple[Causes, Spent]:
+    """How small a size shows what failed, and where it goes wrong."""
+
+    def look(subject: Subject, registry: Registry, ledger: Ledger) -> Causes:
+        return find_causes(request, subject, folder, scratch, rows, ledger)
+
+    return _spending(request, checkpoint, scratch, progress, look)
 
 
 def _spending(

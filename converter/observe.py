@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
 from converter.errors import ParityError
@@ -80,11 +79,11 @@ def run_inside(path: Path, values: Iterable[str], feed: Mapping[str, Array]) -> 
     wanted = {name: None for name in values if name not in given}
     made = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs.extend(made[name] for name in wanted)
-    results = run_graph(_open_unoptimised(model, path), feed)
-    return {name: np.asarray(result) for name, result in results.items()}
+    return run_graph(open_unoptimised(model, path), feed)
 
 
-def _open_unoptimised(model: ir.Model, path: Path) -> Any:
+def open_unoptimised(model: ir.Model, path: Path) -> Any:
+    """A session of a graph in memory, every value kept, with the data file that lies beside `path`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -58,6 +58,7 @@ CONVERSION = (
     click.option(
         "--atol", type=click.FloatRange(0, min_open=True), help="Largest absolute difference allowed."
     ),
+    click.option("--debug-parity", is_flag=True, help="Where parity fails, find the module that is wrong."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
     click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True),
     click.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -165,6 +165,7 @@ def _convert(
     scratch: Path,
     ledger: Ledger,
 ) -> Report:
+    from converter.judging import judge_graphs
     from converter.staging import stage_package
     from converter.verify import choose_mode, failure
 
@@ -174,7 +175,9 @@ def _convert(
         target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
     ) as staging:
         made, peak = _make(request, checkpoint, scratch, staging.folder / "onnx", mode, why, ledger)
-        parity = made.parity or _compare(request, registry, made.references, made.written.folder, why, ledger)
+        parity = made.parity or judge_graphs(
+            request, registry, checkpoint, scratch, made.references, made.written.folder, why, ledger
+        )
         report = Report(
             output=target,
             architecture=architecture.name,
@@ -240,22 +243,6 @@ def _make(
     return made, spent.peak_memory
 
 
-def _compare(
-    request: ConversionRequest,
-    registry: Registry,
-    references: Sequence[Path],
-    folder: Path,
-    why: str,
-    ledger: Ledger,
-) -> ParityReport:
-    from converter.parity import Terms
-    from converter.verify import compare_graphs, verdict
-
-    terms = Terms(registry.metrics, request.dtype, request.atol)
-    rows = compare_graphs(references, folder, terms, device=request.device, on_stage=ledger.stage)
-    return verdict("full", why, rows)
-
-
 def verify_package(package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0) -> ParityReport:
     """Prove a finished package against a checkpoint: intact files first, then full parity at sizes from `seed`.
 
@@ -263,7 +250,9 @@ def verify_package(package: Path, model: str, progress: Progress = SILENT, *, se
     computes are what the report is for: it has not `passed`.
     """
     from converter.apart import run_without_torch
+    from converter.drawing import MANY
     from converter.extras import require_export
+    from converter.judging import judge_graphs
     from converter.package import inspect_package
     from converter.record import recorded_request
     from converter.registry import load_registry
@@ -280,9 +269,10 @@ def verify_package(package: Path, model: str, progress: Progress = SILENT, *, se
         with ledger.stage("open checkpoint"):
             _, checkpoint = find_source(request, registry, scratch)
         references, _ = run_without_torch(
-            "converter.making:make_references", request, checkpoint, scratch, progress=progress
+            "converter.making:make_references", request, checkpoint, scratch, MANY, progress=progress
         )
-        return _compare(request, registry, references, package / "onnx", "asked for", ledger)
+        folder = package / "onnx"
+        return judge_graphs(request, registry, checkpoint, scratch, references, folder, "asked for", ledger)
 
 
 def peak_memory() -> int:

@@ -5,7 +5,7 @@ The proof of a model too large for this machine sends a two-layer sibling throug
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from converter.additions import Metric
 from converter.apart import Apart
 from converter.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.checkpoint import open_for
+from converter.drawing import FEW
+from converter.judging import find_causes
 from converter.made import Made
 from converter.parity import Terms
 from converter.record import describe_graphs
 from converter.records import (
     Architecture,
     Checkpoint,
-    Comparison,
     Component,
     ParityMode,
     ParityReport,
@@ -30,7 +31,7 @@ from converter.request import ConversionRequest
 from converter.scenario import Scenario
 from converter.scratch import scratch_folder
 from converter.skeleton import load_buffers
-from converter.verify import compare_graphs, save_references, verdict
+from converter.verify import References, compare_graphs, save_references, verdict
 from converter.writing import Pending, Written, bind_graphs, write_and_check, write_graphs
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class Job:
             return replace(made, parity=ParityReport(mode, why))
         return replace(made, references=self.run_original(scratch))
 
-    def run_original(self, scratch: Path) -> tuple[Path, ...]:
-        """What the original and the wrappers compute, as files in `scratch`."""
+    def run_original(self, scratch: Path, drawn: int = FEW) -> References:
+        """What the original and the wrappers compute, as files in `scratch`, also at `drawn` random sizes."""
         subject = self.subject
         return save_references(
             subject.architecture,
@@ -110,6 +111,7 @@ class Job:
             scratch,
             seed=self.request.seed,
             scenarios=subject.scenarios() if self.request.dtype == "fp32" else (),
+            drawn=drawn,
             on_stage=self.ledger.stage,
         )
 
@@ -118,15 +120,15 @@ class Job:
         planned, ledger = self.plan(), self.ledger
         pending = self._bind(planned, folder)
         if pending.plan is None:
-            rows = self._prove_sibling()
+            proven = self._prove_sibling()
             written = pending.finish(None, ledger.stage, check=True)
         else:
             with Apart(write_and_check, pending.plan) as writer:
-                rows = self._prove_sibling()
+                proven = self._prove_sibling()
                 with ledger.stage("write and check weights"):
                     layout, checked = writer.result(ledger.progress)
             written = pending.finish(layout, ledger.stage, checked=checked)
-        parity = verdict("structural", why, rows, written.tensors_checked)
+        parity = replace(proven, why=why, tensors_checked=written.tensors_checked)
         return replace(self._made(planned, written), parity=parity)
 
     def make(self, folder: Path) -> Made:
@@ -168,7 +170,7 @@ class Job:
         subject, described = self.subject, describe_graphs(planned.built.graphs)
         return Made(subject.task, subject.variants, written, described, notes)
 
-    def _prove_sibling(self) -> tuple[Comparison, ...]:
+    def _prove_sibling(self) -> ParityReport:
         """A small sibling, same config but for its sizes, random weights, through every stage and full parity."""
         subject = self.subject
         with scratch_folder() as scratch:
@@ -181,13 +183,20 @@ class Job:
             small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
             job = replace(self, subject=small)
             made = job.make(scratch / "onnx")
-            return job.compare(made.written.folder, job.run_original(scratch))
+            report = job.compare(made.written.folder, job.run_original(scratch))
+            if report.passed:
+                return report
+            causes = find_causes(
+                self.request, small, made.written.folder, scratch, report.comparisons, self.ledger
+            )
+            return replace(report, smallest=causes[0], located=causes[1])
 
-    def compare(self, folder: Path, references: Sequence[Path]) -> tuple[Comparison, ...]:
+    def compare(self, folder: Path, references: References) -> ParityReport:
         """The graphs in a folder with what they should compute."""
         request, ledger = self.request, self.ledger
         terms = terms_of(request, self.subject)
-        return compare_graphs(references, folder, terms, device=request.device, on_stage=ledger.stage)
+        found = compare_graphs(references.files, folder, terms, device=request.device, on_stage=ledger.stage)
+        return verdict("structural", "", found, warnings=references.warnings)
 
 
 def surplus(checkpoint: Checkpoint, used: frozenset[str]) -> tuple[str, ...]:

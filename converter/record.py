@@ -91,6 +91,7 @@ def parity_record(report: ParityReport) -> dict[str, Any]:
         "passed": report.proven,
         "tensors_checked": report.tensors_checked,
         "sizes": sorted({f"{row.component}: {row.size}" for row in report.comparisons}),
+        "warnings": list(report.warnings),
         "worst": [asdict(row) for row in worst.values()],
         "by_size": _by_size(report.comparisons),
     }

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
+from converter.model_source import ModelSource as ModelSource
 from converter.scenario import Scenario, no_scenarios
 from converter.stored import Checkpoint as Checkpoint
 from converter.stored import TensorInfo as TensorInfo
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from converter.recipes import WeightRecipe
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Padding = Literal["none", "left", "right"]
@@ -66,6 +66,14 @@ class Size:
         """Short and readable, used as a test id: `batch_size=3,sequence_length=1,left`."""
         parts = [f"{name}={value}" for name, value in self.axes.items()]
         return ",".join(parts if self.padding == "none" else [*parts, self.padding])
+
+    @classmethod
+    def of(cls, label: str, seed: int) -> Size:
+        """The size that has this label, with values from `seed`."""
+        parts = label.split(",") if label else []
+        padding = parts.pop() if parts and parts[-1] in ("left", "right") else "none"
+        axes = {name: int(value) for name, _, value in (part.rpartition("=") for part in parts)}
+        return cls(axes, padding, seed)  # type: ignore[arg-type]
 
     def __getitem__(self, axis: str) -> int:
         return self.axes[axis]
@@ -151,6 +159,7 @@ class Component:
                tensors, and returns the outputs in order (a tensor or a tuple of tensors)
     inputs     a size -> example inputs; must work at every size the axes allow, not only at the traced one
     reference  the untouched original, called as its authors intend, on the same inputs -> outputs by name
+    fixed      inputs whose undeclared axes stay as they are although the original takes others -> the reason
     """
 
     stem: str
@@ -161,6 +170,7 @@ class Component:
     outputs: tuple[Output, ...]
     tolerance: Mapping[Dtype, Tolerance] = field(default_factory=dict)
     judged_by: tuple[Judgement, ...] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def criteria(self) -> Criteria:
@@ -174,31 +184,6 @@ class Criteria:
     stem: str
     tolerance: Mapping[Dtype, Tolerance]
     judged_by: tuple[Judgement, ...] = ()
-
-
-class ModelSource(Protocol):
-    """How an architecture gets from a checkpoint to a model. `converter.sources` has the usual ones."""
-
-    def config(self, checkpoint: Checkpoint) -> Any:
-        """The model's configuration object, read from the checkpoint's own files. Imports torch at most lazily."""
-
-    def default_task(self, checkpoint: Checkpoint) -> str:
-        """The task the checkpoint was made for, one of the architecture's tasks."""
-
-    def skeleton(self, config: Any, task: str) -> nn.Module:
-        """The untouched model class, built from its config. Runs inside the engine's no-weights context."""
-
-    def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
-        """The untouched model with its weights, fp32, in eval mode, on the CPU.
-
-        With `offload`, a scratch folder, the weights must stay on disk and be read as they are needed.
-        """
-
-    def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
-        """Parameter name of `model` -> `WeightRecipe` over the checkpoint's tensors."""
-
-    def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
-        """Write a checkpoint of two layers and small odd sizes with seeded random weights, shaped `like` a config."""
 
 
 @dataclass(frozen=True)

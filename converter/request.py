@@ -35,6 +35,7 @@ class ConversionRequest:
     optimize       how far graphs are optimized; `none` writes them as traced
     batch_size     size of the traced dummies, at least 2 (torch.export specialises an axis of size 1)
     atol           largest absolute difference parity allows, in place of the component's own
+    debug_parity   where parity fails, find the first module that differs, and say so
     seed           of tiny weights, random sizes and input values
     precisions     names of graphs to add once the fp32 ones are proven
     quantization   how: the options of `converter quantize` that are not its defaults, {"keep": ["cosine=0.999"]}
@@ -60,6 +61,7 @@ class ConversionRequest:
     parity: ParityMode = "auto"
     atol: float | None = None
     seed: int = 0
+    debug_parity: bool = False
     device: Device = "cpu"
     tiny: bool = False
     overwrite: bool = False

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.errors import ParityError
+from converter.errors import ConverterError, ParityError
 from converter.parity import Array
 from converter.records import Component, Criteria, DummyInputs, Size
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One component at one size: what went in, and what the original and the wrapper made of it."""
+    """One component at one size: what went in, and what the original and, where it ran, the wrapper made of it.
+
+    `axes` are those declared, of inputs and outputs.
+    """
 
     criteria: Criteria
     size: Size
@@ -33,6 +37,7 @@ class Case:
     valid: Mapping[str, Array]
     original: Mapping[str, Array]
     wrapper: Mapping[str, Array]
+    axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 def save(reference: Any, path: Path) -> Path:
@@ -48,26 +53,46 @@ def load(path: Path) -> Any:
         return pickle.load(file)
 
 
-def run_original(model: nn.Module, component: Component, sizes: Sequence[Size]) -> Iterator[Case]:
-    """Run the original as its reference call says, and the wrapper around the very same weights, at each size."""
+def run_original(
+    model: nn.Module, component: Component, sizes: Sequence[Size], *, restated: bool = True
+) -> Iterator[Case]:
+    """Run the original as its reference call says, and the wrapper around the very same weights, at each size.
+
+    Without `restated` the wrapper is left out. Raises ParityError where a size that the axes allow cannot be run.
+    """
     import torch
 
     wrapper = component.wrapper(model).eval()
     names = [output.name for output in component.outputs]
     for size in sizes:
-        inputs = component.inputs(size)
-        with torch.no_grad():
+        with _at(component, size), torch.no_grad():
+            inputs = component.inputs(size)
             reference = component.reference(model, _copies(inputs))
-            returned = wrapper(**_copies(inputs))
-        restated = returned if isinstance(returned, tuple | list) else (returned,)
+            returned = wrapper(**_copies(inputs)) if restated else ()
+        given = returned if isinstance(returned, tuple | list) else (returned,)
         yield Case(
             component.criteria,
             size,
             feed=_arrays(inputs.tensors),
             valid=_arrays(inputs.valid),
             original=_arrays({name: reference[name] for name in names}),
-            wrapper=_arrays(dict(zip(names, restated, strict=True))),
+            wrapper=_arrays(dict(zip(names if restated else (), given, strict=True))),
+            axes={**inputs.axes, **{output.name: output.axes for output in component.outputs}},
         )
+
+
+@contextmanager
+def _at(component: Component, size: Size) -> Iterator[None]:
+    try:
+        yield
+    except ConverterError:
+        raise
+    except Exception as error:  # the plugin's code, or the model's
+        raise ParityError(
+            f"{component.stem} at {size.label}: the original or its wrapper fails on the inputs built for this size:"
+            f" {type(error).__name__}: {error}",
+            remedy="inputs must work at every size that the axes allow: narrow the axis, or mend the inputs",
+        ) from error
 
 
 def _copies(inputs: DummyInputs) -> dict[str, Any]:

@@ -36,6 +36,34 @@ def boundaries(graph: ir.Graph) -> dict[str, Boundary]:
     return found
 
 
+def units(graph: ir.Graph) -> dict[str, Boundary]:
+    """The boundary of what each module does itself, without the modules inside it: every node is in one unit."""
+    found: dict[str, Boundary] = {}
+    for node in graph:
+        unit = innermost(node)
+        boundary = found.setdefault(unit, Boundary())
+        for value in node.inputs:
+            if value is not None and value.name and _varies(value) and unit_of(value) != unit:
+                boundary.inputs[value.name] = None
+        for value in node.outputs:
+            outside = any(innermost(user) != unit for user in value.consumers())
+            if value.name and (outside or value.is_graph_output()):
+                boundary.outputs[value.name] = None
+    return found
+
+
+def innermost(node: ir.Node) -> str:
+    """The path of the module whose own code made the node; empty where the node does not say."""
+    scopes = module_scopes(node)
+    return scopes[-1] if scopes else ""
+
+
+def unit_of(value: ir.Value) -> str | None:
+    """The unit that makes a value; None for a graph input."""
+    producer = value.producer()
+    return None if producer is None else innermost(producer)
+
+
 def _varies(value: ir.Value) -> bool:
     return not value.is_initializer() and (value.is_graph_input() or value.producer() is not None)
 

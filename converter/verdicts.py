@@ -29,12 +29,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared, how, and whether all of it held."""
+    """What was compared, how, and whether all of it held.
+
+    smallest   of each component that failed, the label of the smallest failing size that was found
+    warnings   on axes that are not what was declared
+    located    lines on where the graphs that failed go wrong, if that was asked for
+    """
 
     mode: ParityMode
     why: str
     comparisons: tuple[Comparison, ...] = ()
     tensors_checked: int = 0
+    smallest: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    located: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
+from converter.axes import came_out_fixed, could_vary
+from converter.drawing import draw_sizes
+from converter.errors import ParityError
 from converter.parity import Terms, compare_all, parity_sizes
 from converter.play import Played, play_graphs, play_original
 from converter.records import (
@@ -22,6 +27,10 @@ from converter.records import (
 )
 from converter.runners import Case, load, open_session, run_graph, run_original, save
 from converter.scenario import Scenario
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from torch import nn
 
 # The original in fp32, its activations and the interpreter, in multiples of its weights; the session comes after it.
 MEMORY_FACTOR = 1.5
@@ -57,6 +66,14 @@ def stays_on_disk(checkpoint: Checkpoint) -> bool:
     return 4 * elements(checkpoint) > RESIDENT
 
 
+@dataclass(frozen=True)
+class References:
+    """What graphs are still to be compared with: files of `converter.runners`; and warnings about axes."""
+
+    files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 def save_references(
     architecture: Architecture,
     components: Sequence[Component],
@@ -65,39 +82,58 @@ def save_references(
     folder: Path,
     *,
     seed: int,
+    drawn: int,
     scenarios: Sequence[Scenario] = (),
     on_stage: OnStage,
-) -> tuple[Path, ...]:
+) -> References:
     """What the original and the wrappers make of every size, and the original of every scenario.
 
-    A file each in `folder`, which takes its weights too.
+    A file each in `folder`, which takes its weights too. At `drawn` random sizes of each component the wrapper is
+    left out.
     """
+    warnings: list[str] = []
     with on_stage("run the original"):
         offload = folder / "weights" if stays_on_disk(checkpoint) else None
         model = architecture.source.original(checkpoint, task, offload)
-        cases = (
-            case
-            for component in components
-            for case in run_original(model, component, parity_sizes(component.axes, seed))
-        )
-        files = tuple(save(case, folder / f"{number}.case") for number, case in enumerate(cases))
+        files: list[Path] = []
+        for component in components:
+            for case in _cases(model, component, seed, drawn):
+                files.append(save(case, folder / f"{len(files)}.case"))
+            warnings += could_vary(model, component)
         cheap = 4 * elements(checkpoint) <= GENERATED_WHOLE
         for number, scenario in enumerate(scenarios):
             played = play_original(model, scenario, seed, steps=scenario.steps if cheap else FEW_STEPS)
-            files += (save(played, folder / f"{number}{SCENARIO}"),)
-        del model, cases
+            files.append(save(played, folder / f"{number}{SCENARIO}"))
+        del model
         gc.collect()
-    return files
+    return References(tuple(files), tuple(warnings))
+
+
+def _cases(model: nn.Module, component: Component, seed: int, drawn: int) -> Iterator[Case]:
+    fixed = parity_sizes(component.axes, seed)
+    labels = {size.label for size in fixed}
+    unseen = [size for size in draw_sizes(component.axes, seed, drawn) if size.label not in labels]
+    yield from run_original(model, component, fixed)
+    yield from run_original(model, component, unseen, restated=False)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Every comparison, and warnings about axes that came out fixed."""
+
+    rows: tuple[Comparison, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def compare_graphs(
     references: Sequence[Path], folder: Path, terms: Terms, *, device: str, on_stage: OnStage
-) -> tuple[Comparison, ...]:
+) -> Findings:
     """Original, wrapper and graph, pairwise, at every size that was saved, then what was generated.
 
     `folder` holds the graphs.
     """
     rows: list[Comparison] = []
+    warnings: list[str] = []
     stem, session = "", None
     with ExitStack() as stages:
         for path in (path for path in references if path.suffix != SCENARIO):
@@ -107,33 +143,60 @@ def compare_graphs(
                 stages.pop_all().close()
                 stages.enter_context(on_stage(f"run {stem}"))
                 session = open_session(folder / f"{stem}.onnx", device=device)
+                warnings += came_out_fixed(session, stem, case.axes)
             assert session is not None
-            graph = run_graph(session, case.feed)
-            results = {"original": case.original, "wrapper": case.wrapper, "graph": graph}
-            rows += compare_all(case.criteria, case.size, results, case.valid, terms)
+            rows += compare_case(session, case, terms)
     for path in (path for path in references if path.suffix == SCENARIO):
         played: Played = load(path)
         with on_stage(played.scenario.name):
             rows.append(play_graphs(played, folder, device))
-    return tuple(rows)
+    return Findings(tuple(rows), tuple(warnings))
 
 
-def verdict(mode: ParityMode, why: str, rows: Sequence[Comparison], tensors_checked: int = 0) -> ParityReport:
+def compare_case(session: onnxruntime.InferenceSession, case: Case, terms: Terms) -> list[Comparison]:
+    """The graph beside what the original and, where it ran, the wrapper gave. One that cannot run differs in all."""
+    results = {"original": case.original, **({"wrapper": case.wrapper} if case.wrapper else {})}
+    try:
+        graph = run_graph(session, case.feed)
+    except ParityError as error:
+        stem, size = case.criteria.stem, case.size.label
+        return [
+            Comparison(stem, size, output, "graph/original", math.inf, -1.0, False, misses=(error.message,))
+            for output in case.original
+        ]
+    return compare_all(case.criteria, case.size, {**results, "graph": graph}, case.valid, terms)
+
+
+def verdict(
+    mode: ParityMode,
+    why: str,
+    found: Findings,
+    tensors_checked: int = 0,
+    *,
+    warnings: Sequence[str] = (),
+) -> ParityReport:
     """A report that cannot pass empty: parity that compared nothing is a failure of ours, not a success."""
+    rows = found.rows
     if mode != "off" and not rows:
-        rows = (Comparison("", "", "", "nothing was compared", float("inf"), -1.0, False),)
-    return ParityReport(mode, why, tuple(rows), tensors_checked)
+        rows = (Comparison("", "", "", "nothing was compared", math.inf, -1.0, False),)
+    return ParityReport(mode, why, rows, tensors_checked, warnings=(*warnings, *found.warnings))
 
 
 def failure(report: ParityReport) -> str:
-    """The worst failing comparison of each component, in words."""
+    """The worst failing comparisons, the smallest failing size of each component, and where it goes wrong, in words."""
     failed = [row for row in report.comparisons if not row.passed]
     worst = sorted(failed, key=lambda row: -row.max_abs)[:3]
-    lines = [
-        f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.6f}"
-        f"{''.join(f', {name} {value:.6g}' for name, value in row.others.items())})"
-        for row in worst
-    ]
-    return f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:\n  " + "\n  ".join(
-        lines
+    lines = [difference(row) for row in worst]
+    lines += [f"smallest failing size of {stem}: {label}" for stem, label in report.smallest.items()]
+    heading = f"parity failed in {len(failed)} of {len(report.comparisons)} comparisons:"
+    return "\n  ".join((heading, *lines, *report.located))
+
+
+def difference(row: Comparison) -> str:
+    """One comparison in words: what was measured, or why nothing could be."""
+    others = "".join(f", {name} {value:.6g}" for name, value in row.others.items())
+    why = "" if math.isfinite(row.max_abs) or not row.misses else f": {row.misses[0]}"
+    return (
+        f"{row.component} {row.output} at {row.size}: {row.pair} differ by {row.max_abs:.2e}"
+        f" (cosine {row.cosine:.6f}{others}){why}"
     )

@@ -7,6 +7,7 @@ dynamic.py    int8 and uint8 matrices with activations quantized on the way
 half.py       fp16 with an fp32 interface
 catalogue.py  precisions by name, as plugins registered them: the built-in ones are in plugins/precisions.py
 budget.py     what must be kept, and by how much it is missed
+added.py      which modules of a precision add how much error
 judge.py      the quality of a graph on texts nobody calibrated on
 search.py     the first plan that keeps the budget, and which modules get more bits
 quantize.py   all of it, on a package

@@ -72,7 +72,7 @@ def reference(model, tensors):
 
 
 def components(config, task):
-    axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", 5, high=12))
+    axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", 5, high=20))
     return (
         Component("model", partial(wrapper, config), inputs, reference, axes, (Output("hidden", TOKENS),)),
     )

@@ -56,7 +56,8 @@ class Encoder(nn.Module):
 
 
 class FlawedEncoder(nn.Module):
-    """The encoder restated. `flaw` is `none`, or what is wrong in the second layer, or with the positions."""
+    """The encoder restated. `flaw` is `none`, or what is wrong in the second layer, or with the positions: `length`
+    is right up to nine of them."""
 
     def __init__(self, model: Encoder, flaw: str) -> None:
         super().__init__()
@@ -67,6 +68,8 @@ class FlawedEncoder(nn.Module):
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         if self.flaw == "position":
             positions = positions + 1
+        if self.flaw == "length":
+            positions = positions.clamp(max=8)
         hidden = self.model.words(input_ids) + self.model.positions(positions[None])
         for index, layer in enumerate(self.model.layers):
             hidden = self.restated(layer, hidden, attention_mask, self.flaw if index == 1 else "none")
