@@ -130,9 +130,10 @@ class Prober:
                 for sizes in self._sizes(inputs):
                     if self.shapes(inputs, sizes):
                         return inputs, sizes
-        last = self.refusals[-1] if self.refusals else "its inputs have names that say nothing"
+        # The likeliest way was tried first, so its refusal tells most.
+        first = self.refusals[0] if self.refusals else "its inputs have names that say nothing"
         raise ExportError(
-            f"{type(self.model).__name__}: no way was found to call its forward({', '.join(parameters)}): {last}",
+            f"{type(self.model).__name__}: no way was found to call its forward({', '.join(parameters)}): {first}",
             remedy="a plugin can say how it is called; docs/plugins.md shows how to write one",
         )
 
