@@ -89,7 +89,7 @@ RESNET = {
     "depths": [1, 1, 2, 1],
     "stage_names": None,
     "out_features": None,
-    "out_indices": [4],
+    "out_indices": [1, 2, 3, 4],
 }
 DETR = {
     "backbone_config": RESNET,
