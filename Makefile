@@ -44,8 +44,16 @@ node-clients: $(NODE)/node_modules/.installed
 $(NODE)/node_modules/.installed: $(NODE)/package-lock.json
 	if command -v npm; then cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund && touch node_modules/.installed; fi
 
+# Python clients, each with the older libraries it wants, in an environment of its own.
+.clients/%/.installed: scripts/clients/requirements/%.txt
+	test -x .clients/$*/bin/python || python3 -m venv .clients/$*
+	.clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+PYTHON_CLIENTS := optimum sentence-transformers fastembed
+
 # Opens packages with the programs people use and writes docs/clients.md.
-clients: install node-clients
+clients: install node-clients $(PYTHON_CLIENTS:%=.clients/%/.installed)
 	$(PYTHON) scripts/clients/run.py --write
 
 bench: install

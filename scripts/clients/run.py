@@ -41,9 +41,24 @@ class Client:
         return case.task in self.tasks and case.precision in self.precisions
 
 
+def node(script: str) -> tuple[str, ...]:
+    return ("node", str(HERE / "node" / script))
+
+
+def python(environment: str, script: str) -> tuple[str, ...]:
+    """A script under the Python of a client's own environment, which `make clients` installs."""
+    return (str(ROOT / ".clients" / environment / "bin" / "python"), str(HERE / "python" / script))
+
+
+EMBEDS = ("feature-extraction",)
 CLIENTS: Mapping[str, Client] = {
-    "transformers.js": Client(("node", str(HERE / "node" / "transformersjs.mjs"))),
-    "onnxruntime-node": Client(("node", str(HERE / "node" / "onnxruntime.mjs")), compares="output"),
+    "transformers.js": Client(node("transformersjs.mjs")),
+    "onnxruntime-node": Client(node("onnxruntime.mjs"), compares="output"),
+    "optimum": Client(python("optimum", "use_optimum.py")),
+    "sentence-transformers": Client(
+        python("sentence-transformers", "use_sentence_transformers.py"), tasks=EMBEDS
+    ),
+    "fastembed": Client(python("fastembed", "use_fastembed.py"), tasks=EMBEDS),
 }
 
 
@@ -55,7 +70,7 @@ def run_client(name: str, work: Work) -> list[Row]:
     done = subprocess.run([*client.command, str(job)], capture_output=True, text=True, cwd=HERE)
     if done.returncode:
         return [compare(name, "", case, {"error": done.stderr[-2000:]}, client.compares) for case in cases]
-    answer = json.loads(done.stdout)
+    answer = json.loads(done.stdout.splitlines()[-1])
     results = zip(cases, answer["results"], strict=True)
     return [compare(name, answer["version"], case, result, client.compares) for case, result in results]
 
