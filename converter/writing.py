@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
 from converter.model_file import EMBEDDED_LIMIT, embedded_layout, embedded_size, write_model
+from converter.recipes import RecipeTensor
 from converter.records import ExportedGraph
 from converter.request import Progress
-from converter.weights import DataLayout, DataPlan, bind_graph, check_data, plan_data_file
+from converter.weights import (
+    INLINE,
+    DataLayout,
+    DataPlan,
+    bind_graph,
+    check_data,
+    initializers,
+    plan_data_file,
+)
 
 if TYPE_CHECKING:
     from converter.recipes import WeightRecipe
@@ -124,12 +133,32 @@ def write_and_check(plan: DataPlan, progress: Progress) -> tuple[DataLayout, int
 def use_data_file(
     graphs: Sequence[ExportedGraph], external_data: ExternalData, *, apart: bool = False
 ) -> bool:
-    """Whether weights lie beside the graphs: to be shared (not if `apart`), or where protobuf's 2 GiB are too few."""
+    """Whether weights lie beside the graphs: where graphs share some, and where protobuf's 2 GiB are too few.
+
+    Graphs that share none, or are to be `apart`, hold their own: a browser opens a graph with its data only if they have
+    one name.
+    """
     largest = max(embedded_size(graph.model) for graph in graphs)
     if external_data == "never" and largest > EMBEDDED_LIMIT:
         raise UsageError(
             f"a single .onnx file cannot hold {largest / 2**30:.1f} GiB: protobuf ends at 2 GiB",
             remedy="leave --external-data at auto",
         )
-    shared = len(graphs) > 1 and not apart
+    shared = not apart and _share_weights(graphs)
     return external_data == "always" or (external_data == "auto" and (shared or largest > EMBEDDED_LIMIT))
+
+
+def _share_weights(graphs: Sequence[ExportedGraph]) -> bool:
+    """Whether a weight that is worth it would be written twice if each graph held its own."""
+    seen: set[WeightRecipe] = set()
+    for graph in graphs:
+        tensors = (value.const_value for value in initializers(graph.model))
+        recipes = {
+            tensor.recipe
+            for tensor in tensors
+            if isinstance(tensor, RecipeTensor) and tensor.nbytes >= INLINE
+        }
+        if seen & recipes:
+            return True
+        seen |= recipes
+    return False

@@ -35,7 +35,7 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
-_DTYPES: Mapping[str, Any] = {
+DTYPES: Mapping[str, Any] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
     "tensor(float)": np.float32,
@@ -118,7 +118,7 @@ class OnnxGraph:
     ) -> None:
         self.file = name
         self._session = open_session(files, name, settings)
-        self._dtypes = {value.name: _DTYPES.get(value.type) for value in self._session.get_inputs()}
+        self._dtypes = {value.name: DTYPES.get(value.type) for value in self._session.get_inputs()}
         self.shapes = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         found = {value.name: value for value in self._session.get_outputs()}
         chosen = next((found[output] for output in outputs if output in found), None)

@@ -58,6 +58,10 @@ CLIENTS: Mapping[str, Client] = {
     "sentence-transformers": Client(
         python("sentence-transformers", "use_sentence_transformers.py"), tasks=EMBEDS
     ),
+    "browser": Client((sys.executable, str(HERE / "python" / "use_browser.py"))),
+    "browser-webgpu": Client(
+        (sys.executable, str(HERE / "python" / "use_browser.py"), "webgpu"), precisions=("fp32", "q8", "q4")
+    ),
     "fastembed": Client(python("fastembed", "use_fastembed.py"), tasks=EMBEDS),
 }
 
@@ -67,7 +71,9 @@ def run_client(name: str, work: Work) -> list[Row]:
     client = CLIENTS[name]
     cases = [case for case in work.cases if client.takes(case)]
     job = work.write_job(work.packages / f"{name}.json", cases)
-    done = subprocess.run([*client.command, str(job)], capture_output=True, text=True, cwd=HERE)
+    done = subprocess.run(
+        [*client.command[:2], str(job), *client.command[2:]], capture_output=True, text=True, cwd=HERE
+    )
     if done.returncode:
         return [compare(name, "", case, {"error": done.stderr[-2000:]}, client.compares) for case in cases]
     answer = json.loads(done.stdout.splitlines()[-1])
