@@ -135,8 +135,8 @@ def use_data_file(
 ) -> bool:
     """Whether weights lie beside the graphs: where graphs share some, and where protobuf's 2 GiB are too few.
 
-    Graphs that share none, or are to be `apart`, hold their own: a browser opens a graph with its data only if they have
-    one name.
+    Graphs that share none, or are to be `apart`, hold their own: a browser opens a graph with a data file only if both
+    have one name.
     """
     largest = max(embedded_size(graph.model) for graph in graphs)
     if external_data == "never" and largest > EMBEDDED_LIMIT:

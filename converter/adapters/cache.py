@@ -10,8 +10,8 @@ from converter.adapters.graph import BoundGraph
 from converter.errors import UsageError
 
 
-class GraphCache(Cache):
-    """The states of a graph after `length` positions. transformers passes it along and reorders it; the graph fills it."""
+class GraphCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """The states of a graph after `length` positions. transformers hands it on and reorders it; the graph fills it."""
 
     def __init__(self, graph: BoundGraph) -> None:
         super().__init__(layers=[])

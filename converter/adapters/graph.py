@@ -31,7 +31,8 @@ class BoundGraph:
         self.file = name
         self._session = open_session(files, name, settings)
         self.inputs = {
-            value.name: Value(DTYPES.get(value.type), tuple(value.shape)) for value in self._session.get_inputs()
+            value.name: Value(DTYPES.get(value.type), tuple(value.shape))
+            for value in self._session.get_inputs()
         }
         self.outputs = [value.name for value in self._session.get_outputs()]
         self.states = {name: past for name in self.outputs if (past := self._past_of(name))}

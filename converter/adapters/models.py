@@ -72,7 +72,10 @@ class GraphAdapter:
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Itself. A graph runs where its providers run it: that is chosen when a package is loaded."""
         targets = [*args, *kwargs.values()]
-        if any(isinstance(target, str | torch.device) and torch.device(target).type != "cpu" for target in targets):
+        if any(
+            isinstance(target, str | torch.device) and torch.device(target).type != "cpu"
+            for target in targets
+        ):
             raise UsageError(
                 "a graph cannot be moved to another device", remedy='load it with providers=("cuda",)'
             )
@@ -81,7 +84,9 @@ class GraphAdapter:
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call of the original's `forward`, by name."""
         bound = self.call_signature.bind(self, *args, **kwargs).arguments
-        rest = [name for name, value in self.call_signature.parameters.items() if value.kind is value.VAR_KEYWORD]
+        rest = [
+            name for name, value in self.call_signature.parameters.items() if value.kind is value.VAR_KEYWORD
+        ]
         named = {name: value for name, value in bound.items() if name not in rest and name != "self"}
         for name in rest:
             named.update(bound.get(name, {}))
@@ -136,7 +141,11 @@ class DecoderAdapter(GraphAdapter):
         if named.get("use_cache") is not False:
             cache.states = {**states, **found}
             cache.length += new
-        past = {"past_key_values": cache} if self.onnx_graph.states and named.get("use_cache") is not False else {}
+        past = (
+            {"past_key_values": cache}
+            if self.onnx_graph.states and named.get("use_cache") is not False
+            else {}
+        )
         return {"logits": torch.from_numpy(outputs["logits"]), **past}
 
     def wanted(self, cache: GraphCache) -> list[str]:
@@ -209,7 +218,7 @@ class EncoderGraph(nn.Module):
 
 
 def feed_of(graph: BoundGraph, named: Mapping[str, Any], seen: int = 0) -> dict[str, Array]:
-    """What a graph takes of a call's arguments; masks, segments and positions that were left out are what they mean then.
+    """What a graph takes of a call's arguments. Masks, segments and positions that were left out get their defaults.
 
     `seen` is the number of positions that lie before those given.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class Work:
     packages: Path
     cases: tuple[Case, ...]
 
+    def checkpoint(self, task: str) -> Path:
+        """What the package of a task was made from. Not of feature extraction, whose checkpoint lies elsewhere."""
+        return self.packages.parent / "checkpoints" / task
+
     def write_job(self, path: Path, cases: Sequence[Case]) -> Path:
         """The file that a client's runner reads."""
         job = {"packages": f"{self.packages}/", "cases": [case.to_job() for case in cases]}
@@ -49,13 +53,13 @@ class Work:
         return path
 
 
-def prepare(folder: Path, tasks: Sequence[str], precisions: Sequence[str]) -> Work:
-    """Make all of it in `folder`. A precision that cannot be made of a package leaves no case."""
+def prepare(folder: Path, wanted: Mapping[str, Sequence[str]]) -> Work:
+    """Make all of it in `folder`: the precisions of each task. One that cannot be made of a package leaves no case."""
     import torch
 
     cases: list[Case] = []
     packages = folder / "packages"
-    for task in tasks:
+    for task, precisions in wanted.items():
         checkpoint = CHECKPOINTS[task](folder / "checkpoints" / task)
         with torch.no_grad():
             inputs, expected = REFERENCES[task](checkpoint)

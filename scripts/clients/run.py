@@ -105,7 +105,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clients-") as scratch:
-        work = prepare(Path(scratch), arguments.tasks.split(","), arguments.precisions.split(","))
+        precisions = arguments.precisions.split(",")
+        work = prepare(Path(scratch), dict.fromkeys(arguments.tasks.split(","), precisions))
         rows = [row for name in arguments.clients.split(",") for row in run_client(name, work)]
     print(table(rows))
     for row in rows:

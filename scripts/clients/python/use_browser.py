@@ -37,7 +37,7 @@ class Page(SimpleHTTPRequestHandler):
             return str(Path(self.job["packages"]) / path.removeprefix("/packages/"))
         return str(HERE / "node" / path.lstrip("/"))
 
-    def do_GET(self) -> None: 
+    def do_GET(self) -> None:
         if self.path != "/job.json":
             super().do_GET()
             return
@@ -47,7 +47,7 @@ class Page(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def do_POST(self) -> None: 
+    def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(204)
         self.end_headers()
