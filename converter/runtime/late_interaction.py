@@ -1,4 +1,4 @@
-"""Queries and page images to one vector a token, and their scores."""
+"""Queries, page images and documents to one vector a token, and their scores."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from converter.errors import UsageError
 from converter.runtime.display import progress_of
+from converter.runtime.documents import Documents
 from converter.runtime.files import open_package
 from converter.runtime.images import Picture, Size, gather, open_image, read_pixels
 from converter.runtime.maxsim import Vectors, maxsim, top_k
@@ -24,7 +25,7 @@ GRIDS = "image_grid_thw"
 
 
 class LateInteraction:
-    """Multi-vector retrieval from a package folder or a hub id, over page images.
+    """Multi-vector retrieval from a package folder or a hub id, over page images or, with ColBERT, over texts.
 
     `precision` and the settings of the session are as for `Encoder`. A graph is opened when it is first used:
     queries take `text_model`, pages `image_model`, and either takes `model` where the package has only that
@@ -51,6 +52,18 @@ class LateInteraction:
         return self._open("image_model", "model")
 
     @cached_property
+    def _documents(self) -> Documents:
+        return Documents(self._files)
+
+    @property
+    def _sees(self) -> bool:
+        """Whether the model is one of images; else texts are marked and filled up as ColBERT has them."""
+        config = self._files.read_object("config.json")
+        return "vision_config" in config or any(
+            isinstance(part, dict) and "vision_config" in part for part in config.values()
+        )
+
+    @cached_property
     def _processor(self) -> Processor:
         return Processor(self._files, patches=GRIDS in self._image.inputs)
 
@@ -63,11 +76,15 @@ class LateInteraction:
     ) -> list[Vectors]:
         """One (tokens, dim) float32 array a query, in the order given.
 
-        Raises UsageError for what is no text and for a query longer than the model takes.
+        Raises UsageError for what is no text and for a query longer than the model takes. ColBERT cuts queries at
+        the length it was trained with, and fills them up to it.
         """
         listed = check_texts(texts)
         if not listed:
             return []
+        if not self._sees:
+            found = self._documents.queries(listed)
+            return self._run_texts(found, self._documents.query_feed, batch_size, "queries", show_progress)
         rows = self._processor.queries(listed)
         keys = [(len(row), 0) for row in rows]
         images = "pixel_values" in self._text.inputs
@@ -77,6 +94,37 @@ class LateInteraction:
             return self._run(self._text, [rows[index] for index in batch], neutral)
 
         return _in_batches(keys, batch_size, run, "queries", show_progress)
+
+    def encode_documents(
+        self, texts: Sequence[str], *, batch_size: int = 32, show_progress: bool = False
+    ) -> list[Vectors]:
+        """One (tokens, dim) float32 array a document, in the order given; punctuation has no vectors.
+
+        A text longer than the model was trained with is cut. Raises UsageError for what is no text and for a
+        model of images.
+        """
+        listed = check_texts(texts)
+        if self._sees:
+            raise UsageError("this package's documents are images", remedy="use encode_images")
+        if not listed:
+            return []
+        rows = self._documents.documents(listed)
+        return self._run_texts(rows, self._documents.document_feed, batch_size, "documents", show_progress)
+
+    def _run_texts(
+        self,
+        rows: Sequence[Sequence[int]],
+        feed_of: Callable[[Sequence[Sequence[int]]], tuple[dict[str, Array], Array]],
+        batch_size: int,
+        what: str,
+        show_progress: bool,
+    ) -> list[Vectors]:
+        def run(batch: Sequence[int]) -> list[Vectors]:
+            feed, kept = feed_of([rows[index] for index in batch])
+            embeddings = self._text.run(feed)
+            return [row[real] for row, real in zip(embeddings, kept, strict=True)]
+
+        return _in_batches([(len(row), 0) for row in rows], batch_size, run, what, show_progress)
 
     def encode_images(
         self, images: str | Path | Iterable[Picture], *, batch_size: int = 4, show_progress: bool = False
