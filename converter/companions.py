@@ -38,6 +38,8 @@ def is_companion(name: str) -> bool:
         return False
     if _LEGAL.fullmatch(path.name) and path.suffix != ".py":
         return True
+    if name == "artifact.metadata":  # ColBERT's settings
+        return True
     return path.suffix.lower() in _SUFFIXES and not _OTHER.fullmatch(path.name)
 
 

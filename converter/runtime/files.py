@@ -171,5 +171,5 @@ def _download(name: str, folder: Path, precisions: Sequence[str]) -> Path:
 def _snapshot(name: str, unwanted: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.txt", "*.onnx*"]
+    wanted = ["*.json", "*.txt", "*.onnx*", "artifact.metadata"]
     return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=list(unwanted)))
