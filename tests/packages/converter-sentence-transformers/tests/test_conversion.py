@@ -85,9 +85,10 @@ def test_pooling_is_that_of_sentence_transformers(mode: Any, prompt: int, side: 
 
 
 def test_a_module_that_cannot_be_converted_is_named(checkpoint: Path, tmp_path: Path) -> None:
-    with_modules(checkpoint, tmp_path, {"idx": 9, "name": "9", "path": "9_Own", "type": "their_package.Own"})
+    alien = {"idx": 9, "name": "9", "path": "9_Own", "type": "their_package.Own"}
+    with_modules(checkpoint, tmp_path / "checkpoint", alien)
     with pytest.raises(ConverterError, match="module Own cannot"):
-        convert(model=tmp_path, output=tmp_path / "out")
+        convert(model=tmp_path / "checkpoint", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -99,6 +100,6 @@ def test_a_folder_without_pooling_is_not_taken_for_one(checkpoint: Path) -> None
 
 def with_modules(checkpoint: Path, folder: Path, *more: dict[str, Any]) -> None:
     """The checkpoint with further entries in its modules.json."""
-    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    shutil.copytree(checkpoint, folder)
     modules = json.loads((checkpoint / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps([*modules, *more]))

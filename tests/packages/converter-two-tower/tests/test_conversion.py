@@ -74,6 +74,8 @@ def test_the_three_graphs_store_each_weight_once(checkpoint: Path, package: Path
 
 
 def test_a_folder_without_its_weights_says_so(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "hparams.json").write_text(json.dumps({"model": "two_tower"}))
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "hparams.json").write_text(json.dumps({"model": "two_tower"}))
     with pytest.raises(ConverterError, match=r"no weights\.safetensors"):
-        convert(model=tmp_path, output=tmp_path / "out")
+        convert(model=folder, output=tmp_path / "out")
