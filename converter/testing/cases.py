@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.console import quiet_libraries
+from converter.drawing import FEW, draw_sizes
 from converter.errors import ConverterError, ParityError
 from converter.extras import require_export
 from converter.parity import Terms, compare_all, parity_sizes
@@ -93,7 +94,8 @@ class Suite:
         return Path(self.folder.name) / "package"
 
     def _sizes(self, axes: tuple[Axis, ...]) -> list[Size]:
-        return parity_sizes(axes, seed=0)
+        fixed = {size.label: size for size in (*draw_sizes(axes, 0, FEW), *parity_sizes(axes, seed=0))}
+        return list(fixed.values())
 
     def _prepared(self) -> dict[str, dict[str, Case]]:
         if self._failure is not None:

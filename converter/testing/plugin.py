@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from converter.testing.cases import Suite
 
 MARKER = "converter_parity: parity of a graph with its original at one size, collected by --converter-arch"
+FULL = "converter_full: a parity case on a checkpoint that --converter-model names, not on a tiny one"
 SUITE = "converter"
 
 
@@ -27,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    config.addinivalue_line("markers", FULL)
     if config.getoption("--converter-arch") is None:
         for option in ("--converter-model", "--converter-task"):
             if config.getoption(option) is not None:
@@ -66,6 +68,8 @@ class ParityCollector(pytest.Collector):
             name = f"{group}-{label}{self._suffix(group)}"
             item: ParityItem = ParityItem.from_parent(self, name=name, suite=suite, stem=stem, label=label)
             item.add_marker("converter_parity")
+            if option("--converter-model") is not None:
+                item.add_marker("converter_full")
             if self.config.pluginmanager.hasplugin("xdist"):
                 item.add_marker(pytest.mark.xdist_group(group))
             yield item

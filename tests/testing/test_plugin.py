@@ -87,6 +87,8 @@ def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
         "flawed",
         "--converter-model",
         "checkpoint",
+        "-m",
+        "converter_full",
         "--junit-xml",
         "report.xml",
         cwd=tmp_path,
@@ -101,6 +103,7 @@ def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
     assert failed.keys() == {
         case.get("name", "") for case in cases if case.get("name", "").endswith(("left", "right"))
     }
+    assert "flawed-model-batch_size=4,sequence_length=10,right" in failed  # one that was drawn
     text = failed["flawed-model-batch_size=4,sequence_length=8,right"]
     assert re.search(r"hidden: wrapper/original differ by .* FAILED", text)
     assert re.search(r"hidden: graph/wrapper differ by .* passed", text)
