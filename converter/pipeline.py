@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import ParityError
+from converter.errors import ExportError, ParityError, WeightError
 from converter.records import ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
 from converter.scratch import scratch_folder
@@ -98,7 +98,11 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
         with ledger.stage("open checkpoint"):
             architecture, checkpoint = find_source(request, registry, scratch)
         report = _convert(request, registry, architecture, checkpoint, scratch, ledger)
-    return _with_precisions(report, request, progress) if request.precisions else report
+        if request.precisions:
+            halves, notes = _trace_halves(request, registry, architecture, checkpoint, scratch, ledger)
+            report = replace(report, notes=(*report.notes, *notes))
+            report = _with_precisions(report, request, halves, progress)
+    return report
 
 
 def _check_precisions(request: ConversionRequest, registry: Registry) -> None:
@@ -110,7 +114,31 @@ def _check_precisions(request: ConversionRequest, registry: Registry) -> None:
     settings_of(request.quantization).samples()
 
 
-def _with_precisions(report: Report, request: ConversionRequest, progress: Progress) -> Report:
+def _trace_halves(
+    request: ConversionRequest,
+    registry: Registry,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    ledger: Ledger,
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Where fp16 is asked for: the graphs traced in fp16, as scratch. What torch cannot trace so gets a note."""
+    from converter.proof import Job
+
+    if "fp16" not in request.precisions:
+        return None, ()
+    folder, wanted = scratch / "halves", replace(request, dtype="fp16", precisions=())
+    try:
+        subject = settle(wanted, registry, architecture, checkpoint, ledger)
+        Job(wanted, registry, subject, ledger).make(folder)
+    except (ExportError, WeightError) as error:
+        return None, (f"fp16 is made from the fp32 graphs, since tracing in fp16 failed: {error.message}",)
+    return folder, ()
+
+
+def _with_precisions(
+    report: Report, request: ConversionRequest, halves: Path | None, progress: Progress
+) -> Report:
     """The same package with graphs of other precisions, each judged; the report says which were kept."""
     from converter.precision.quantize import quantize_package
     from converter.quantize_options import settings_of
@@ -119,6 +147,7 @@ def _with_precisions(report: Report, request: ConversionRequest, progress: Progr
         report.output,
         request.precisions,
         settings=settings_of(request.quantization, keep_failed=request.keep_failed),
+        halves=halves,
         progress=progress,
     )
     sizes = {

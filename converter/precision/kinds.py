@@ -180,7 +180,7 @@ def _sources(package: _Package) -> tuple[Any, str, tuple[list[Any], list[Any]]]:
         return partial(_pixels, package, "encoder_model"), "pictures", halves
     made = drawn_feeds({"encoder_model": package.graphs["encoder_model"]}, sum(_MADE_UP))
     return (
-        lambda sessions, index: made[index]["encoder_model"],
+        lambda sessions, index: {name: value[:1] for name, value in made[index]["encoder_model"].items()},
         "made-up inputs",
         (list(range(_MADE_UP[0])), list(range(_MADE_UP[0], sum(_MADE_UP)))),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from converter.additions import PackageBuild, Precision
-from converter.errors import PackageError, UsageError
+from converter.errors import PackageError, UsageError, WeightError
 from converter.package import PackageInfo, inspect_package
 from converter.precision.catalogue import choose_precisions
 from converter.precision.foreign import as_package
@@ -27,6 +27,8 @@ from converter.request import SILENT, Progress
 from converter.seal import seal_package
 from converter.staging import stage_package
 
+_HALF = 65504.0  # the largest number of fp16
+
 
 class _NothingKeptError(Exception):
     """Leaves the staging of a package none of whose precisions is kept."""
@@ -40,11 +42,13 @@ def quantize_package(
     overwrite: bool = False,
     progress: Progress = SILENT,
     settings: Settings | None = None,
+    halves: Path | None = None,
     **options: Any,
 ) -> QuantizationReport:
     """Add precisions to a package, or to a copy of it at `output`, in one step once they are judged.
 
-    `package` may be an .onnx file of anybody's: then `output` is a new package around it. `options` are fields of
+    `package` may be an .onnx file of anybody's: then `output` is a new package around it. `halves` is a folder with
+    the same graphs traced in fp16, where a conversion made them; else fp16 is converted. `options` are fields of
     `Settings` (`keep=("cosine=0.999",)`), in place of `settings`. A precision that misses its budget is in the
     report and, without `keep_failed`, not in the package: see `QuantizationReport.require_passed`. Raises UsageError
     for what cannot be asked for and for a package nothing can be judged by, PackageError for one that is damaged.
@@ -68,10 +72,10 @@ def quantize_package(
                 report.output, overwrite=overwrite or output is None, source=package if output else None
             ) as staging:
                 copy_files(package, staging.folder, linked=output is None)
-                with workbench(staging.folder, stems) as bench:
+                with workbench(staging.folder, stems, halves) as bench:
                     work = _Work(bench, info.record, settings, given, progress)
                     rows = work.add(chosen, staging.folder)
-                kept = tuple(row.name for row in rows if row.passed or settings.keep_failed)
+                kept = tuple(row.name for row in rows if row.files and (row.passed or settings.keep_failed))
                 report = QuantizationReport(report.output, rows, kept)
                 if not kept:
                     raise _NothingKeptError
@@ -118,7 +122,7 @@ class _Work:
             candidate = Candidate(precision.suffix)
             with self.progress.stage(f"make {precision.name}"):
                 row = self._make(precision, candidate)
-            if row.passed or self.settings.keep_failed:
+            if row.files and (row.passed or self.settings.keep_failed):
                 self.bench.install(candidate, folder)
             else:
                 self.bench.remove(candidate)
@@ -157,15 +161,18 @@ class _Work:
         budget: dict[str, float] = {}
         if judge is not None:
             budget = judge.budget(self.settings.bounds or precision.budget)
-        choice = self._choose(plans, budget, candidate, judge)
-        self.bench.write(candidate, choice.plan)
-        quality = None if judge is None else judge.evaluate(candidate.suffix)
-        return PrecisionRow(
+        try:
+            choice = self._choose(plans, budget, candidate, judge)
+            self.bench.write(candidate, choice.plan)
+        except WeightError as error:
+            self.bench.remove(candidate)
+            return PrecisionRow(precision.name, {}, {}, 0.0, None, budget, plans[0], refused=error.message)
+        row = PrecisionRow(
             precision.name,
             files=candidate.files,
             hashes=candidate.hashes,
             ratio=candidate.nbytes / self.bench.whole,
-            quality=quality,
+            quality=None if judge is None else judge.evaluate(candidate.suffix),
             budget=budget,
             plan=choice.plan,
             tried=choice.trials,
@@ -173,6 +180,35 @@ class _Work:
             calibration=calibration,
             notes=(UNJUDGED,) if judge is None else (f"judged on {judge.about}",),
         )
+        return (
+            self._checked_for_overflow(row)
+            if judge is not None and getattr(choice.plan, "half", False)
+            else row
+        )
+
+    def _checked_for_overflow(self, row: PrecisionRow) -> PrecisionRow:
+        """Halves hold up to 65504: what the fp32 graphs multiply on the calibration inputs must stay below."""
+        statistics = self._observe()
+        largest = max((float(peaks.max()) for peaks in statistics.peaks.values()), default=0.0)
+        note = f"{row.name}: the largest activation that enters a matrix is {largest:.4g}, fp16 ends at {_HALF:g}"
+        refused = (
+            f"an activation of {largest:.4g} is beyond fp16, which ends at {_HALF:g}"
+            if largest > _HALF
+            else ""
+        )
+        made = "traced in fp16" if self.bench.is_traced(row.plan) else "converted from the fp32 graph"
+        return replace(row, notes=(*row.notes, note, f"{row.name}: {made}"), refused=refused)
+
+    def _observe(self) -> Statistics:
+        """What enters each matrix of the fp32 graphs on the calibration samples; looked at once."""
+        assert self.judge is not None
+        if self.bench.statistics is None:
+            tuning = self.settings.tuning
+            symmetric = bool(tuning.symmetric) or tuning.target == "tensorrt"
+            statistics = Statistics(self.bench.points(), tuning.static or "minmax", symmetric)
+            self.judge.observe(statistics)
+            self.bench.statistics = statistics
+        return self.bench.statistics
 
     def _choose(
         self, plans: Sequence[Any], budget: Mapping[str, float], candidate: Candidate, judge: Judge | None
@@ -203,14 +239,8 @@ class _Work:
         """Let the plans that want it know what enters each matrix on the calibration samples."""
         if not any(isinstance(plan, Plan) and plan.calibrates for plan in plans):
             return None
+        statistics = self._observe()
         assert self.judge is not None
-        statistics = self.bench.statistics
-        if statistics is None:
-            tuning = self.settings.tuning
-            symmetric = bool(tuning.symmetric) or tuning.target == "tensorrt"
-            statistics = Statistics(self.bench.points(), tuning.static or "minmax", symmetric)
-            self.judge.observe(statistics)
-            self.bench.statistics = statistics
         source = self.settings.calibration or "what comes along"
         return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
 

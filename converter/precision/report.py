@@ -20,7 +20,8 @@ class PrecisionRow:
     """One precision: the bytes and hashes of its files by name, its size as a share of fp32, its quality and speed.
 
     `plan` made it, `tried` is what it was chosen from, `budget` what it had to keep. Without `quality` it was not
-    judged. `calibration` says on what activations were observed, if they were; `notes` are for the user.
+    judged. `calibration` says on what activations were observed, if they were; `notes` are for the user. `refused` says
+    why it cannot be, whatever the quality.
     """
 
     name: str
@@ -34,11 +35,13 @@ class PrecisionRow:
     latency: Latency | None = None
     calibration: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    refused: str = ""
 
     @property
     def misses(self) -> tuple[str, ...]:
-        """One sentence for each bound of the budget that is missed."""
-        return () if self.quality is None else self.quality.misses(self.budget)
+        """One sentence for each bound of the budget that is missed, and for what cannot be stored at all."""
+        missed = () if self.quality is None else self.quality.misses(self.budget)
+        return (*missed, self.refused) if self.refused else missed
 
     @property
     def passed(self) -> bool:

@@ -43,6 +43,7 @@ class Workbench:
 
     folder: Path
     stems: tuple[str, ...]
+    halves: Path | None = None
     statistics: Statistics | None = None
 
     @property
@@ -82,19 +83,23 @@ class Workbench:
         self.remove(candidate)
         apart = not (self.onnx / "model.onnx_data").exists()
         suffix = candidate.suffix
-        graphs = [
-            ExportedGraph(f"{graph.stem}{suffix}", graph.model)
-            for graph in read_graphs(self.onnx, self.stems)
-        ]
+        traced = self.halves if self.is_traced(plan) else None
+        read = read_graphs(traced or self.onnx, self.stems)
+        graphs = [ExportedGraph(f"{graph.stem}{suffix}", graph.model) for graph in read]
         informed = plan.informed(self.statistics, self.tied) if isinstance(plan, Plan) else plan
         for graph in graphs:
-            informed.apply(graph.model)
+            if traced is None:
+                informed.apply(graph.model)
         pending = bind_graphs(
             graphs, {}, self.onnx, external_data="auto", data_file=f"model{suffix}.onnx_data", apart=apart
         )
         written = write_graphs(pending, SILENT.stage)
         candidate.hashes = written.hashes
         candidate.files = {name: (self.onnx / name).stat().st_size for name in written.hashes}
+
+    def is_traced(self, plan: Any) -> bool:
+        """Whether the plan is fp16 and nothing else, and there are graphs traced in fp16."""
+        return self.halves is not None and plan == Plan(tables=False, half=True)
 
     def remove(self, candidate: Candidate) -> None:
         for name in candidate.files:
@@ -112,15 +117,15 @@ class Workbench:
 
 
 @contextmanager
-def workbench(folder: Path, stems: Sequence[str]) -> Iterator[Workbench]:
-    """A workbench in a package's folder, gone when the block ends."""
+def workbench(folder: Path, stems: Sequence[str], halves: Path | None = None) -> Iterator[Workbench]:
+    """A workbench in a package's folder, gone when the block ends. `halves` holds the graphs traced in fp16."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != RECORD]
     with tempfile.TemporaryDirectory(prefix=".candidates-", dir=folder) as scratch:
         for file in files:
             name = file.relative_to(folder)
             if name.parts[0] != ONNX or is_main(file, stems):
                 link(file, Path(scratch) / name)
-        yield Workbench(Path(scratch), tuple(stems))
+        yield Workbench(Path(scratch), tuple(stems), halves)
 
 
 def is_main(file: Path, stems: Sequence[str]) -> bool:

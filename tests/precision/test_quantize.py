@@ -18,6 +18,7 @@ from converter.runtime import Encoder
 
 pytestmark = pytest.mark.xdist_group("minilm")
 Capture = pytest.CaptureFixture[str]
+FEW = ["--trials", "1", "--num-samples", "40"]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -99,7 +100,9 @@ def test_a_missed_budget_exits_3_says_by_how_much_and_leaves_the_package(
     minilm_package: Path, capsys: Capture
 ) -> None:
     before = contents(minilm_package)
-    assert run(["quantize", str(minilm_package), "--precisions", "int8", "--keep", "cosine=0.9999"]) == 3
+    assert (
+        run(["quantize", str(minilm_package), "--precisions", "int8", "--keep", "cosine=0.9999", *FEW]) == 3
+    )
     error = capsys.readouterr().err
     assert "int8: cosine 0.99" in error
     assert "misses 0.9999 by" in error
@@ -109,7 +112,7 @@ def test_a_missed_budget_exits_3_says_by_how_much_and_leaves_the_package(
 def test_a_miss_leaves_the_others_in_place(minilm_package: Path, tmp_path: Path) -> None:
     package = tmp_path / "package"
     arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet"]
-    assert run([*arguments, "--precisions", "int8,fp16", "--keep", "cosine_min=0.999"]) == 3
+    assert run([*arguments, "--precisions", "int8,fp16", "--keep", "cosine_min=0.999", *FEW]) == 3
     assert set(record(package)["precisions"]) == {"fp16"}
     assert not (package / "onnx/model_int8.onnx").exists()
     assert inspect_package(package).intact
@@ -118,7 +121,7 @@ def test_a_miss_leaves_the_others_in_place(minilm_package: Path, tmp_path: Path)
 def test_keep_failed_writes_and_marks_it(minilm_package: Path, tmp_path: Path) -> None:
     package = tmp_path / "package"
     arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet", "--keep-failed"]
-    assert run([*arguments, "--precisions", "int8", "--keep", "cosine=0.9999"]) == 3
+    assert run([*arguments, "--precisions", "int8", "--keep", "cosine=0.9999", *FEW]) == 3
     row = record(package)["precisions"]["int8"]
     assert not row["passed"]
     assert row["misses"]
@@ -153,10 +156,7 @@ def test_a_conversion_adds_precisions_once_the_fp32_graph_is_proven(
 ) -> None:
     target = tmp_path / "package"
     arguments = ["--model", str(minilm), "--output", str(target)]
-    assert (
-        run([*arguments, "--quantize", "--keep", "cosine=0.9999999", "--trials", "1", "--num-samples", "40"])
-        == 3
-    )
+    assert run([*arguments, "--quantize", "--keep", "cosine=0.9999999", *FEW]) == 3
     assert sorted(path.name for path in (target / "onnx").iterdir()) == ["model.onnx"], (
         "fp32 stays, q8 does not"
     )
