@@ -1,9 +1,9 @@
-"""Memory of quantizing a model of 2.2 billion parameters, summed over the process tree. Linux only.
+"""Memory of quantizing a model of 2.6 billion parameters, summed over the process tree. Linux only.
 
     python scripts/bench_quantize.py FOLDER [--precision q8]
 
-The model has the matrices and the tied table of ColQwen2 (28 decoder layers, 32 vision blocks) one after the other, and
-8.7 GB of zeros for weights, in a sparse file that takes no room. Nothing is judged: running such a model takes its
+The model has matrices and a tied table as ColQwen2 has (28 decoder layers, 32 vision blocks) one after the other, and
+10.4 GB of zeros for weights, in a sparse file that takes no room. Nothing is judged: running such a model takes its
 size.
 """
 

@@ -18,6 +18,8 @@ from converter.request import Preference
 _SHARE = 0.75
 # With fewer than this left after each plan was tried, not each is: they come in the order of their errors.
 _LITTLE = 8
+# A plan that errs by up to twice what is allowed is worth mixing in for its cost; of worse ones the closest is taken.
+_NEAR = -1.0
 # Plans closer than this in speed are equally fast.
 _SAME_SPEED = 0.03
 
@@ -92,7 +94,9 @@ def choose_plan(
     best = min(kept, key=search.cost)
     cheaper = [trial for trial in search.trials if search.cost(trial) < search.cost(best)]
     if cheaper:
-        best = search.mix(best, max(cheaper, key=search.closeness))
+        near = [trial for trial in cheaper if search.closeness(trial)[0] > _NEAR]
+        other = min(near, key=search.cost) if near else max(cheaper, key=search.closeness)
+        best = search.mix(best, other)
     return Choice(best.plan, tuple(trial for trial in search.trials if not trial.quick))
 
 
