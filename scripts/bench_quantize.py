@@ -19,6 +19,8 @@ import onnx
 from measure import measure
 from onnx import TensorProto, helper
 
+from converter.package import write_record
+
 VOCABULARY, WIDTH, INNER, KEYS = 151936, 1536, 8960, 256
 VISION = 1280
 
@@ -30,14 +32,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="is made, and removed in the end")
     parser.add_argument("--precision", default="q8")
     given = parser.parse_args()
-    given.folder.mkdir(parents=True)
+    (given.folder / "onnx").mkdir(parents=True)
     try:
-        parameters = write_model(given.folder)
-        output = given.folder / "package"
-        command = [sys.executable, "-m", "converter", "quantize", str(given.folder / "model.onnx")]
-        options = ["--output", str(output), "--precisions", given.precision, "--unjudged", "--quiet"]
-        found = measure([*command, *options])
-        made = sorted(path for path in (output / "onnx").iterdir() if path.name.partition(".")[0] != "model")
+        parameters = write_model(given.folder / "onnx")
+        graphs = {"model": {"file": "onnx/model.onnx"}}
+        record = {"settings": {"dtype": "fp32"}, "variants": {"text": {"summary": "", "graphs": graphs}}}
+        write_record(given.folder, record)
+        command = [sys.executable, "-m", "converter", "quantize", str(given.folder)]
+        found = measure([*command, "--precisions", given.precision, "--unjudged", "--quiet"])
+        files = (given.folder / "onnx").iterdir()
+        made = sorted(path for path in files if path.name.partition(".")[0] != "model")
         print(found.output, end="")
         print(
             f"{parameters / 1e9:.2f}B parameters to {given.precision}: {found.wall:.0f} s, exit {found.code}"
