@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import ExportError, ParityError, WeightError
+from converter.errors import ParityError
 from converter.records import ParityReport
 from converter.request import SILENT, ConversionRequest, Progress
 from converter.scratch import scratch_folder
@@ -81,6 +82,7 @@ def convert(
 
 def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> Report:
     """As `convert`, with the request as a record and a display for the progress."""
+    from converter.added import add_precisions, check_precisions, trace_halves
     from converter.extras import require_export
     from converter.registry import load_registry
     from converter.selection import find_source
@@ -93,70 +95,17 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     with ledger.stage("load plugins"):
         registry = load_registry()
     if request.precisions:
-        _check_precisions(request, registry)
+        check_precisions(request, registry)
     with scratch_folder() as scratch:
         with ledger.stage("open checkpoint"):
             architecture, checkpoint = find_source(request, registry, scratch)
         report = _convert(request, registry, architecture, checkpoint, scratch, ledger)
         if request.precisions:
-            halves, notes = _trace_halves(request, registry, architecture, checkpoint, scratch, ledger)
+            subject = partial(settle, registry=registry, architecture=architecture, checkpoint=checkpoint)
+            halves, notes = trace_halves(request, registry, subject, scratch, ledger)
             report = replace(report, notes=(*report.notes, *notes))
-            report = _with_precisions(report, request, halves, progress)
+            report = add_precisions(report, request, halves, progress)
     return report
-
-
-def _check_precisions(request: ConversionRequest, registry: Registry) -> None:
-    """Raise UsageError for what means nothing or cannot be read, before anything long begins."""
-    from converter.precision.catalogue import choose_precisions
-    from converter.quantize_options import settings_of
-
-    choose_precisions(request.precisions, registry.precisions)
-    settings_of(request.quantization).samples()
-
-
-def _trace_halves(
-    request: ConversionRequest,
-    registry: Registry,
-    architecture: Architecture,
-    checkpoint: Checkpoint,
-    scratch: Path,
-    ledger: Ledger,
-) -> tuple[Path | None, tuple[str, ...]]:
-    """Where fp16 is asked for: the graphs traced in fp16, as scratch. What torch cannot trace so gets a note."""
-    from converter.proof import Job
-
-    if "fp16" not in request.precisions:
-        return None, ()
-    folder, wanted = scratch / "halves", replace(request, dtype="fp16", precisions=())
-    try:
-        subject = settle(wanted, registry, architecture, checkpoint, ledger)
-        Job(wanted, registry, subject, ledger).make(folder)
-    except (ExportError, WeightError) as error:
-        return None, (f"fp16 is made from the fp32 graphs, since tracing in fp16 failed: {error.message}",)
-    return folder, ()
-
-
-def _with_precisions(
-    report: Report, request: ConversionRequest, halves: Path | None, progress: Progress
-) -> Report:
-    """The same package with graphs of other precisions, each judged; the report says which were kept."""
-    from converter.precision.quantize import quantize_package
-    from converter.quantize_options import settings_of
-
-    added = quantize_package(
-        report.output,
-        request.precisions,
-        settings=settings_of(request.quantization, keep_failed=request.keep_failed),
-        halves=halves,
-        progress=progress,
-    )
-    sizes = {
-        f"onnx/{name}": size
-        for row in added.rows
-        if row.name in added.kept
-        for name, size in row.files.items()
-    }
-    return replace(report, quantization=added, files={**report.files, **sizes})
 
 
 def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:

@@ -1,0 +1,71 @@
+"""Precisions at the end of a conversion: refused early where they mean nothing, added once fp32 is proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.errors import ExportError, WeightError
+from converter.request import ConversionRequest, Progress
+
+if TYPE_CHECKING:
+    from converter.pipeline import Ledger, Report
+    from converter.proof import Subject
+    from converter.registry import Registry
+
+
+def check_precisions(request: ConversionRequest, registry: Registry) -> None:
+    """Raise UsageError for what means nothing or cannot be read, before anything long begins."""
+    from converter.precision.catalogue import choose_precisions
+    from converter.quantize_options import settings_of
+
+    choose_precisions(request.precisions, registry.precisions)
+    settings_of(request.quantization).samples()
+
+
+def trace_halves(
+    request: ConversionRequest,
+    registry: Registry,
+    subject: Callable[..., Subject],
+    scratch: Path,
+    ledger: Ledger,
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Where fp16 is asked for: the graphs traced in fp16, as scratch. What torch cannot trace so gets a note.
+
+    `subject` settles task and variants of the checkpoint for a request and a ledger.
+    """
+    from converter.proof import Job
+
+    if "fp16" not in request.precisions:
+        return None, ()
+    folder, wanted = scratch / "halves", replace(request, dtype="fp16", precisions=())
+    try:
+        Job(wanted, registry, subject(wanted, ledger=ledger), ledger).make(folder)
+    except (ExportError, WeightError) as error:
+        return None, (f"fp16 is made from the fp32 graphs, since tracing in fp16 failed: {error.message}",)
+    return folder, ()
+
+
+def add_precisions(
+    report: Report, request: ConversionRequest, halves: Path | None, progress: Progress
+) -> Report:
+    """The same package with graphs of other precisions, each judged; the report says which were kept."""
+    from converter.precision.quantize import quantize_package
+    from converter.quantize_options import settings_of
+
+    added = quantize_package(
+        report.output,
+        request.precisions,
+        settings=settings_of(request.quantization, keep_failed=request.keep_failed),
+        halves=halves,
+        progress=progress,
+    )
+    sizes = {
+        f"onnx/{name}": size
+        for row in added.rows
+        if row.name in added.kept
+        for name, size in row.files.items()
+    }
+    return replace(report, quantization=added, files={**report.files, **sizes})
