@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,7 @@ class Kind:
     tiny       its tiny config
     masked     whether its text tower is told of padding; SigLIP is not, and reads its padding
     segments   whether it takes token_type_ids
+    patches    whether images come cut into patches, each image with its own grid of them
     embeds     whether a tower's pooled output is called text_embeds and image_embeds, as with CLIP, or pooler_output
     """
 
@@ -74,6 +76,7 @@ class Kind:
     masked: bool = True
     segments: bool = False
     embeds: bool = True
+    patches: bool = False
 
 
 # model type -> how it differs
@@ -85,6 +88,12 @@ FAMILY: dict[str, Kind] = {
     "metaclip_2": Kind(),
     "siglip": Kind(
         {"text_config": {**TEXT, "projection_size": 28}, "vision_config": VISION}, masked=False, embeds=False
+    ),
+    "siglip2": Kind(
+        {"text_config": TEXT, "vision_config": {**VISION, "num_patches": 16}},
+        masked=False,
+        embeds=False,
+        patches=True,
     ),
 }
 
@@ -113,13 +122,22 @@ def _text_inputs(kind: Kind, config: Any, size: Size, batch: str) -> dict[str, t
     return tensors
 
 
-def _image_inputs(config: Any, size: Size, batch: str) -> dict[str, torch.Tensor]:
+def _image_inputs(kind: Kind, config: Any, size: Size, batch: str) -> dict[str, torch.Tensor]:
     import torch
 
     generator = torch.Generator().manual_seed(size.seed)
     vision = config.vision_config
-    side, channels = vision.image_size, getattr(vision, "num_channels", 3)
-    return {"pixel_values": torch.randn(size[batch], channels, side, side, generator=generator)}
+    channels = getattr(vision, "num_channels", 3)
+    if not kind.patches:
+        shape = channels, vision.image_size, vision.image_size
+        return {"pixel_values": torch.randn(size[batch], *shape, generator=generator)}
+    count = size["num_patches"]
+    # Never one column alone: for that torch 2.13 resizes tables in the order that the original has wrongly, by 0.7.
+    rows = 1 + (torch.arange(size[batch]) + size.seed) % min(4, count // 2)
+    shapes = torch.stack([rows, count // rows], dim=1)
+    pixels = torch.randn(size[batch], count, channels * vision.patch_size**2, generator=generator)
+    mask = (torch.arange(count) < shapes.prod(dim=1, keepdim=True)).long()
+    return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
 
 def _inputs(kind: Kind, config: Any, side: str, size: Size) -> DummyInputs:
@@ -129,8 +147,11 @@ def _inputs(kind: Kind, config: Any, side: str, size: Size) -> DummyInputs:
         tensors |= _text_inputs(kind, config, size, texts)
     axes: dict[str, Mapping[int, str]] = {name: {0: texts, 1: "sequence_length"} for name in tensors}
     if side != "text":
-        tensors |= _image_inputs(config, size, images)
-        axes["pixel_values"] = {0: images}
+        pictures = _image_inputs(kind, config, size, images)
+        tensors |= pictures
+        axes |= {name: {0: images} for name in pictures}
+        if kind.patches:
+            axes |= {name: {0: images, 1: "num_patches"} for name in ("pixel_values", "pixel_attention_mask")}
     # What stands at padding is nobody's business, unless the model is not told of it and so reads it.
     valid = {"last_hidden_state": tensors["attention_mask"].bool()} if "attention_mask" in tensors else {}
     return DummyInputs(tensors, axes, valid if side == "text" else {})
@@ -154,19 +175,20 @@ def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
     # The start and the end of a text are tokens of their own, and one of each is the least there is.
     length = Axis("sequence_length", 7, low=2, high=min(16, config.text_config.max_position_embeddings - 2))
     batch = Axis("batch_size", 2, high=5)
+    patches = (Axis("num_patches", 20, low=4, high=40),) if kind.patches else ()
     outputs = tuple(Output(name, axes) for name, axes in SIMILARITIES.items())
     both = Component(
         stem="model",
         wrapper=partial(_wrapper, "both"),
         inputs=partial(_inputs, kind, config, "both"),
         reference=partial(_reference, "both", ""),
-        axes=(Axis(TEXTS, 2, high=5), length, Axis(IMAGES, 3, high=4)),
+        axes=(Axis(TEXTS, 2, high=5), length, Axis(IMAGES, 3, high=4), *patches),
         outputs=outputs,
     )
     return (
         both,
         _tower(kind, config, "text", (batch, length), {0: "batch_size", 1: "sequence_length"}),
-        _tower(kind, config, "image", (batch,), {0: "batch_size"}),
+        _tower(kind, config, "image", (batch, *patches), {0: "batch_size"}),
     )
 
 
@@ -184,10 +206,30 @@ def _tower(
     )
 
 
+@contextmanager
+def _positions_at_once() -> Iterator[None]:
+    """SigLIP 2 resizes its positions image by image, by sizes that are input; traced, for all images at once."""
+    from transformers.models.siglip2 import modeling_siglip2
+
+    from converter.wrappers.image_text import resized_positions
+
+    owner: Any = modeling_siglip2.Siglip2VisionEmbeddings
+    original = owner.resize_positional_embeddings
+    owner.resize_positional_embeddings = staticmethod(
+        lambda positional_embeddings, spatial_shapes, max_length: resized_positions(
+            positional_embeddings, spatial_shapes, max_length
+        )
+    )
+    try:
+        yield
+    finally:
+        owner.resize_positional_embeddings = staticmethod(original)
+
+
 BOTH = Variant("joint", ("model",), "texts and images in, their embeddings and similarities out")
 TOWERS = (
     Variant("text", ("text_model",), "texts in, embeddings out"),
-    Variant("image", ("vision_model",), "images of the checkpoint's own size in, embeddings out"),
+    Variant("image", ("vision_model",), "images in, embeddings out"),
 )
 
 
@@ -206,6 +248,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     model_type=model_type,
                 ),
                 components=partial(_components, kind),
+                patches=_positions_at_once if kind.patches else nullcontext,
                 variants={ZERO_SHOT: (BOTH, *TOWERS), FEATURES: TOWERS},
             )
         )

@@ -34,3 +34,32 @@ class Pair(nn.Module):
         """`input_ids` (texts, length) and `pixel_values` (images, channels, height, width) -> the named fields."""
         output = self.model(**inputs)
         return tuple(output[field] for field in self.fields)
+
+
+def resized_positions(table: torch.Tensor, shapes: torch.Tensor, length: int) -> torch.Tensor:
+    """SigLIP 2's position table (side, side, dim), resized to each image's own grid: (batch, length, dim).
+
+    shapes  int64 (batch, 2), rows and columns of patches; positions behind them get the first patch's
+
+    The same as `interpolate(mode="bilinear", antialias=True)` image by image: each target position is a mean of the
+    table under a triangle as wide as a step, in rows and in columns.
+    """
+    side = table.shape[0]
+    rows, columns = shapes[:, :1], shapes[:, 1:]
+    index = torch.arange(length, device=table.device)[None]
+    index = torch.where(index < rows * columns, index, 0)
+    over_rows = triangle(index // columns, rows, side)
+    over_columns = triangle(index % columns, columns, side)
+    weights = (over_rows[..., :, None] * over_columns[..., None, :]).flatten(
+        2
+    )  # (batch, length, side * side)
+    return weights.to(table.dtype) @ table.flatten(0, 1)
+
+
+def triangle(position: torch.Tensor, size: torch.Tensor, side: int) -> torch.Tensor:
+    """Weights of the `side` entries at positions among `size`: (batch, length), (batch, 1) -> (batch, length, side)."""
+    step = side / size[..., None].float()
+    centre = (position[..., None].float() + 0.5) * step
+    places = torch.arange(side, device=position.device).float() + 0.5
+    weights = (1 - (places - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(dim=-1, keepdim=True)
