@@ -117,7 +117,7 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
 def _advice(folder: Path) -> str:
     """What the folder seems to be instead of a whole checkpoint."""
     if (folder / "adapter_config.json").is_file():
-        return "it is an adapter: merge it into its base model first (peft's merge_and_unload), and save that"
+        return "it is an adapter: name it with --model, or merge it into its base model first, and open that"
     others = [
         name for name in ("tf_model.h5", "flax_model.msgpack", "model.onnx") if (folder / name).is_file()
     ]

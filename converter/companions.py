@@ -16,7 +16,7 @@ _LEGAL = re.compile(r"(licen[cs]e|notice|copying|use_policy)([._-].*)?(\.(md|txt
 # What training, indexing and packaging leave in a checkpoint; none of it helps to run the model.
 _OTHER = re.compile(
     r".*\.index\.json|trainer_state\.json|training_args.*|optimizer.*|scheduler.*|rng_state.*|.*_results\.json"
-    r"|requirements.*\.txt|data_config\.json|similarity_evaluation.*|converter\.json|latest"
+    r"|requirements.*\.txt|data_config\.json|similarity_evaluation.*|adapter_config\.json|converter\.json|latest"
 )
 # sentence-transformers numbers its modules (1_Pooling); transformers keeps further chat templates in their
 # own folder.
@@ -52,7 +52,8 @@ def choose_files(names: Sequence[str]) -> list[str]:
         weights, index = {name for name in top if _PICKLE.fullmatch(name)}, "pytorch_model.bin.index.json"
     code = {name for name in top if name.endswith(".py")}
     dense = {name for name in names if _DENSE.fullmatch(name)}
-    return sorted({*weights, *dense, *code, *filter(is_companion, names), *({index, CARD} & top)})
+    others = {index, CARD, "adapter_config.json"} & top
+    return sorted({*weights, *dense, *code, *filter(is_companion, names), *others})
 
 
 def is_weight(name: str) -> bool:
@@ -77,13 +78,23 @@ def check_weights(names: Sequence[str], source: str, *, allow_pickle: bool) -> N
         )
 
 
-def copy_companions(checkpoint: Path, package: Path) -> tuple[list[str], list[str]]:
+def copy_companions(
+    checkpoint: Path, package: Path, *, over: Path | None = None
+) -> tuple[list[str], list[str]]:
     """Copy config, tokenizer, processor and licence files, and the card as SOURCE_README.md.
 
-    Returns the names that were copied and notes on what is not.
-    A link is followed only within the checkpoint or into the blobs of its hub cache; its content becomes a
-    file.
+    Returns the names that were copied and notes on what is not. Files of the folder `over`, an adapter's, take the
+    place of the checkpoint's. A link is followed only within its folder or into the blobs of its hub cache; its content
+    becomes a file.
     """
+    copied, notes = _copy_from(checkpoint, package)
+    if over is not None:
+        others, more = _copy_from(over, package)
+        copied, notes = sorted({*copied, *others}), [*notes, *more]
+    return copied, notes + _absences(checkpoint, copied)
+
+
+def _copy_from(checkpoint: Path, package: Path) -> tuple[list[str], list[str]]:
     copied: list[str] = []
     notes: list[str] = []
     for name in list_files(checkpoint):
@@ -97,7 +108,7 @@ def copy_companions(checkpoint: Path, package: Path) -> tuple[list[str], list[st
         else:
             copy_file(source, package / (SOURCE_CARD if name == CARD else name))
             copied.append(SOURCE_CARD if name == CARD else name)
-    return copied, notes + _absences(checkpoint, copied)
+    return copied, notes
 
 
 def list_files(folder: Path) -> list[str]:

@@ -23,43 +23,90 @@ from transformers.core_model_loading import (
 
 from converter.computed import computed_parameters
 from converter.errors import CheckpointError
+from converter.lora import MERGE_FIRST
 from converter.recipes import Concat, Load, Reshape, Slice, Stack, Transpose, WeightRecipe
 from converter.records import Checkpoint
 
 
-def recipes_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRecipe]:
+def recipes_for(
+    model: nn.Module, checkpoint: Checkpoint, key_mapping: Mapping[str, str] | None = None
+) -> dict[str, WeightRecipe]:
     """Parameter or buffer name of `model` -> recipe over the checkpoint's tensors; what has no source is absent.
 
-    A parameter that the model computes and the checkpoint does not store has a constant for a recipe.
-    Tied parameters share one tensor object in `model`: each of their names gets the recipe of the one that is stored.
-    Raises CheckpointError when a conversion does something that cannot be expressed as a recipe.
+    `key_mapping`, patterns of tensor names and what to write for them, is applied first, as by `from_pretrained`. An
+    adapter's changes are part of the recipes. A parameter that the model computes and the checkpoint does not store has
+    a constant for a recipe. Tied parameters share one tensor object in `model`: each of their names gets the recipe of
+    the one that is stored. Raises CheckpointError when a conversion cannot be expressed as a recipe.
     """
-    transforms = get_model_conversion_mapping(model)
-    renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
-    owner = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    prefix: str = model.base_model_prefix  # type: ignore[assignment]
-    state = dict(model.state_dict(keep_vars=True))
-
+    names = Names(model, key_mapping)
+    changes = adapted_weights(names, checkpoint)
     recipes: dict[str, WeightRecipe] = {}
     pending: dict[str, WeightConverter] = {}
     for name in sorted(checkpoint.tensors, key=dot_natural_key):
-        target, pattern = rename_source_key(name, renamings, converters, prefix, state)
-        if target not in state and name in state:
-            target, pattern = rename_source_key(name, [], [], prefix, state)
-        if target not in state:
+        target, pattern = names.place(name)
+        if target not in names.state:
             continue
-        load = Load(checkpoint.tensors[name])
-        if pattern is None:
-            recipes[target] = load
-        else:
-            converter = pending.setdefault(target, copy.deepcopy(owner[pattern]))
+        load: WeightRecipe = Load(checkpoint.tensors[name])
+        if pattern is not None:
+            converter = pending.setdefault(target, copy.deepcopy(names.owner[pattern]))
             converter.add_tensor(target, name, pattern, Symbol(load))
+        else:
+            recipes[target] = load
     for target, converter in pending.items():
         recipes.update(_converted(target, converter, model))
-    recipes = _with_ties(recipes, state)
+    if checkpoint.adapter is not None:
+        adapter = checkpoint.adapter
+        recipes.update(
+            {target: adapter.applied(weight, recipes.get(target)) for target, weight in changes.items()}
+        )
+    recipes = _with_ties(recipes, names.state)
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in recipes]
     return {**recipes, **computed_parameters(model, missing)}
+
+
+class Names:
+    """Where the tensors of a checkpoint go in a model, as transformers itself would rename them.
+
+    state  parameters and buffers of the model by name
+    owner  pattern of a conversion that does more than rename -> that conversion
+    """
+
+    def __init__(self, model: nn.Module, key_mapping: Mapping[str, str] | None = None) -> None:
+        transforms = get_model_conversion_mapping(model, dict(key_mapping or {}) or None)
+        self.state = dict(model.state_dict(keep_vars=True))
+        self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
+        self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+        self._prefix: str = model.base_model_prefix  # type: ignore[assignment]
+        self.owner = {
+            pattern: converter for converter in self._converters for pattern in converter.source_patterns
+        }
+
+    def place(self, name: str) -> tuple[str, str | None]:
+        """The parameter a tensor goes to, and the pattern of the conversion that makes it part of that one."""
+        target, pattern = rename_source_key(name, self._renamings, self._converters, self._prefix, self.state)
+        if target not in self.state and name in self.state:
+            target, pattern = rename_source_key(name, [], [], self._prefix, self.state)
+        return target, pattern
+
+
+def adapted_weights(names: Names, checkpoint: Checkpoint) -> dict[str, str]:
+    """Parameter -> weight of the checkpoint's adapter that changes it.
+
+    Weights that the model does not have, though the base model's checkpoint does, are passed over: a head that is not
+    converted. Raises CheckpointError for a weight that neither has, and for one that the model stores fused.
+    """
+    places: dict[str, str] = {}
+    adapter = checkpoint.adapter
+    for weight in sorted(adapter.weights if adapter is not None else ()):
+        target, pattern = names.place(weight)
+        if pattern is not None:
+            raise CheckpointError(
+                f"{checkpoint.source}: its adapter changes {weight!r}, which becomes a part of {target!r}",
+                remedy=MERGE_FIRST,
+            )
+        if target in names.state:
+            places[target] = weight
+    return places
 
 
 def _converted(target: str, converter: WeightConverter, model: nn.Module) -> dict[str, WeightRecipe]:

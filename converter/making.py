@@ -79,7 +79,9 @@ def _spending(
 ) -> tuple[Result, Spent]:
     """Do the work on what the request comes to with the checkpoint that was found for it."""
     ledger, registry = Ledger(progress), load_registry()
-    found = replace(request, model=str(checkpoint.folder), revision=None, tiny=False)
+    adapter, folder = checkpoint.adapter, str(checkpoint.folder)
+    named, base = (folder, None) if adapter is None else (str(adapter.folder), folder)
+    found = replace(request, model=named, base_model=base, revision=None, tiny=False)
     architecture, _ = find_source(found, registry, scratch)
     subject = settle(request, registry, architecture, checkpoint, ledger)
     return work(subject, registry, ledger), Spent(tuple(ledger.stages), peak_memory())

@@ -28,11 +28,13 @@ HUB = (
     click.option("--token", help="Access token of the hub."),
     click.option("--cache-dir", type=FOLDER, help="Where the hub's files are cached."),
 )
+BASE_MODEL = click.option("--base-model", help="What an adapter is merged into. [default: what it names]")
 CONVERSION = (
     click.option("--arch", default="auto", show_default=True, help="Architecture, or a model type it owns."),
     click.option(
         "--model", "--model-id", help="Local folder or hub id. [default: the architecture's reference]"
     ),
+    BASE_MODEL,
     *HUB,
     click.option("--output", type=FOLDER, help="Package folder. [default: models/<model name>]"),
     click.option(

@@ -50,14 +50,19 @@ def index_pickles(folder: Path) -> dict[str, TensorInfo]:
     """
     tensors: dict[str, TensorInfo] = {}
     for path in pickle_files(folder):
-        placed, loose = _index_file(path)
-        if loose:
-            raise CheckpointError(
-                f"{path.name}: tensor {loose[0]!r} does not lie in one piece in the file",
-                remedy="`converter download MODEL --output DIR` rewrites it as safetensors; convert that",
-            )
-        tensors |= placed
+        tensors |= index_pickle(path)
     return tensors
+
+
+def index_pickle(path: Path) -> dict[str, TensorInfo]:
+    """As `index_pickles`, of one file."""
+    placed, loose = _index_file(path)
+    if loose:
+        raise CheckpointError(
+            f"{path.name}: tensor {loose[0]!r} does not lie in one piece in the file",
+            remedy="`converter download MODEL --output DIR` rewrites it as safetensors; convert that",
+        )
+    return placed
 
 
 def pickle_to_safetensors(folder: Path, target_folder: Path) -> list[Path]:

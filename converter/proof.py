@@ -16,6 +16,7 @@ from converter.build import BuildSettings, Built, build_graphs, build_skeleton, 
 from converter.checkpoint import open_for
 from converter.drawing import FEW
 from converter.judging import find_causes
+from converter.lora import require_applied
 from converter.made import Made
 from converter.parity import Terms
 from converter.record import describe_graphs
@@ -143,6 +144,7 @@ class Job:
         with self.ledger.stage("build skeleton"):
             skeleton = build_skeleton(architecture, subject.config, subject.task)
             mapping = architecture.source.key_mapping(skeleton, subject.checkpoint)
+            require_applied(subject.checkpoint, mapping)
             buffers = load_buffers(skeleton, mapping)
         built = build_graphs(
             architecture,

@@ -44,7 +44,10 @@ def package_record(
             "name": checkpoint.source,
             "revision": checkpoint.revision,
             "tensors": len(checkpoint.tensors),
-            **read_source_card(checkpoint.folder),
+            **read_source_card(
+                checkpoint.folder if checkpoint.adapter is None else checkpoint.adapter.folder
+            ),
+            **_base(checkpoint),
         },
         "versions": versions(),
         "settings": settings_of(request),
@@ -62,9 +65,14 @@ def package_record(
     }
 
 
+def _base(checkpoint: Checkpoint) -> dict[str, Any]:
+    adapter = checkpoint.adapter
+    return {} if adapter is None else {"base": {"name": adapter.base, "revision": adapter.base_revision}}
+
+
 def settings_of(request: ConversionRequest) -> dict[str, Any]:
     """The request without what names this machine or its user: paths, token, cache."""
-    private = {"model", "output", "output_parent", "token", "cache_dir", "overwrite"}
+    private = {"model", "base_model", "output", "output_parent", "token", "cache_dir", "overwrite"}
     return {name: value for name, value in asdict(request).items() if name not in private}
 
 

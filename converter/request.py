@@ -29,6 +29,7 @@ class ConversionRequest:
     """One conversion, as asked for. The command line's options and the keywords of `convert` are its fields.
 
     model          a local folder or a hub id; None is the architecture's reference checkpoint
+    base_model     what an adapter is merged into; None is what the adapter names
     output         the package folder; None is `models/<model name>`, or `<output_parent>/<model name>`
     variants       names of variants; empty is every one the task has
     dtype          what the main graphs compute in; their inputs and outputs stay fp32
@@ -44,6 +45,7 @@ class ConversionRequest:
 
     arch: str = "auto"
     model: str | None = None
+    base_model: str | None = None
     output: Path | None = None
     output_parent: Path | None = None
     revision: str | None = None

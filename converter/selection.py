@@ -21,8 +21,8 @@ def find_source(
     request: ConversionRequest, registry: Registry, scratch: Path
 ) -> tuple[Architecture, Checkpoint]:
     """The architecture and the opened checkpoint. `scratch` takes a checkpoint that has to be made first."""
-    from converter.checkpoint import open_checkpoint
     from converter.download import resolve_model
+    from converter.opening import open_source
 
     if request.tiny:
         return _tiny(request, registry, scratch)
@@ -45,7 +45,7 @@ def find_source(
     )
     opener, opened = _opened(request, registry, named, folder)
     if opened is None:
-        opened = open_checkpoint(folder, source=source, allow_pickle=request.allow_pickle)
+        opened = open_source(request, folder, source)
     checkpoint = replace(
         opened, source=source, revision=revision, trust_remote_code=request.trust_remote_code
     )

@@ -64,6 +64,14 @@ class TransformersModel:
         return skeleton
 
     def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
+        from converter.adapted import attach_adapter
+
+        model = self.loaded(checkpoint, task, offload)
+        attach_adapter(model, checkpoint)
+        return model
+
+    def loaded(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
+        """The model as `from_pretrained` loads it, without the checkpoint's adapter."""
         import torch
         import transformers
 

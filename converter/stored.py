@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from converter.lora import Adapter
     from converter.sentence_modules import SentenceModule
 
 
@@ -32,7 +33,8 @@ class Checkpoint:
 
     `config` is what config.json holds, `tensors` what the weight files do, unless an architecture opens its checkpoints
     itself: then both are what it says, and tensors of several files need names that tell them apart. `modules` are
-    those of a sentence-transformers checkpoint, in their order.
+    those of a sentence-transformers checkpoint, in their order. With an `adapter`, folder and tensors are the base
+    model's, source and revision the adapter's.
     """
 
     folder: Path
@@ -42,3 +44,4 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     trust_remote_code: bool = False
     modules: tuple[SentenceModule, ...] = ()
+    adapter: Adapter | None = None

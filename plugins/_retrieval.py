@@ -5,7 +5,7 @@ Not a plugin itself: it registers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,24 @@ def page_tensors(
     rows = page_rows(tokens, size, images, generator)
     longest = max(len(row) for row in rows)
     return pad_rows(rows, longest + (size.padding != "none"), size, tokens.pad)
+
+
+def pages_and_text(
+    model: Any,
+    tensors: Mapping[str, torch.Tensor],
+    embed: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """What `embed` makes of rows with image tokens, given all their tensors, and of the others, given ids and mask."""
+    ids = tensors["input_ids"]
+    if "pixel_values" not in tensors:
+        return {"embeddings": embed(tensors)}
+    page = (ids == model.config.vlm_config.image_token_id).any(dim=1)
+    rows = ids.new_zeros(*ids.shape, model.embedding_dim, dtype=tensors["pixel_values"].dtype)
+    if page.any():
+        rows[page] = embed({name: tensor[page] for name, tensor in tensors.items()})
+    if not page.all():
+        rows[~page] = embed({name: tensors[name][~page] for name in ("input_ids", "attention_mask")})
+    return {"embeddings": rows}
 
 
 def text_row_flags(batch: int, generator: torch.Generator) -> list[bool]:

@@ -13,15 +13,16 @@ from converter import (
     DummyInputs,
     Size,
     Tolerance,
-    TransformersModel,
     hookimpl,
 )
+from converter.plugins._engine import RetrievalModel
 from converter.plugins._retrieval import (
     OUTPUTS,
     TASK,
     TOKENS,
     VARIANTS,
     page_tensors,
+    pages_and_text,
     text_row_flags,
     text_tensors,
     tokens_of,
@@ -40,35 +41,45 @@ AXES: Mapping[str, Mapping[int, str]] = {
 }
 
 # Two layers a tower, grouped heads, and a head size that is not the width divided by the heads, as in Gemma.
-TINY: Mapping[str, Any] = {
-    "embedding_dim": 20,
-    "vlm_config": {
+PALIGEMMA: Mapping[str, Any] = {
+    "vocab_size": 601,
+    "image_token_index": 593,
+    "hidden_size": 44,
+    "projection_dim": 44,
+    "text_config": {
         "vocab_size": 601,
-        "image_token_index": 593,
         "hidden_size": 44,
+        "intermediate_size": 76,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 14,
+        "max_position_embeddings": 512,
+        "layer_types": None,
+    },
+    "vision_config": {
+        "hidden_size": 36,
+        "intermediate_size": 52,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 21,
+        "patch_size": 7,
         "projection_dim": 44,
-        "text_config": {
-            "vocab_size": 601,
-            "hidden_size": 44,
-            "intermediate_size": 76,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 14,
-            "max_position_embeddings": 512,
-            "layer_types": None,
-        },
-        "vision_config": {
-            "hidden_size": 36,
-            "intermediate_size": 52,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 3,
-            "image_size": 21,
-            "patch_size": 7,
-            "projection_dim": 44,
-        },
     },
 }
+# colpali-engine's class holds PaliGemma with its head, whose tensors two releases of transformers named differently.
+SOURCE = RetrievalModel(
+    classes={TASK: "ColPaliForRetrieval"},
+    tiny={"embedding_dim": 20, "vlm_config": {"text_config": {"num_hidden_layers": 2}}},
+    model_type="colpali",
+    backbones={
+        "paligemma": {
+            r"^model\.model\.": "model.",
+            r"^model\.language_model\.model\.": "model.language_model.",
+        }
+    },
+    tinies={"paligemma": PALIGEMMA},
+)
 
 
 # Image features enter unscaled beside text embeddings scaled by the root of the width, and rounding shows.
@@ -111,16 +122,7 @@ def reference(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torc
 
     The processor always adds `token_type_ids`, all 0, with which PaliGemma attends in both directions.
     """
-    ids = tensors["input_ids"]
-    if "pixel_values" not in tensors:
-        return {"embeddings": _embed(model, tensors)}
-    page = (ids == model.config.vlm_config.image_token_id).any(dim=1)
-    rows = ids.new_zeros(*ids.shape, model.embedding_dim, dtype=tensors["pixel_values"].dtype)
-    if page.any():
-        rows[page] = _embed(model, {name: tensor[page] for name, tensor in tensors.items()})
-    if not page.all():
-        rows[~page] = _embed(model, {name: tensors[name][~page] for name in ("input_ids", "attention_mask")})
-    return {"embeddings": rows}
+    return pages_and_text(model, tensors, partial(_embed, model))
 
 
 def _embed(model: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -171,8 +173,9 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
             model_types=("colpali",),
             summary="page and query embeddings for late interaction, over PaliGemma",
             reference_checkpoint="vidore/colpali-v1.3-hf",
-            source=TransformersModel(classes={TASK: "ColPaliForRetrieval"}, tiny=TINY, model_type="colpali"),
+            source=SOURCE,
             components=_components,
             variants={TASK: VARIANTS},
+            recognizes=SOURCE.recognizes,
         )
     )

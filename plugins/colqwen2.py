@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter import Architecture, Axis, Component, DummyInputs, Size, TransformersModel, hookimpl
+from converter import Architecture, Axis, Component, DummyInputs, Size, hookimpl
+from converter.plugins._engine import RetrievalModel
+from converter.plugins._qwen_vl import TINY, conv3d_in_onnx
 from converter.plugins._retrieval import (
     OUTPUTS,
     TASK,
     TOKENS,
     VARIANTS,
     page_tensors,
+    pages_and_text,
     text_row_flags,
     text_tensors,
     tokens_of,
@@ -29,41 +32,17 @@ AXES: Mapping[str, Mapping[int, str]] = {
     "image_grid_thw": {0: "batch_size"},
 }
 
-# Two layers a tower, odd widths, grouped heads, three M-RoPE sections that differ. A checkpoint lists
-# layer_types for its own depth; without the list it is derived.
-TINY: Mapping[str, Any] = {
-    "embedding_dim": 20,
-    "vlm_config": {
-        "vocab_size": 601,
-        "image_token_id": 593,
-        "video_token_id": 594,
-        "vision_start_token_id": 591,
-        "vision_end_token_id": 592,
-        "text_config": {
-            "vocab_size": 601,
-            "hidden_size": 48,
-            "intermediate_size": 76,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
-            "max_window_layers": 2,
-            "layer_types": None,
-            "rope_parameters": {"mrope_section": [1, 2, 3]},
-            "bos_token_id": 589,
-            "eos_token_id": 590,
-            "pad_token_id": 588,
-        },
-        "vision_config": {
-            "depth": 2,
-            "embed_dim": 36,
-            "hidden_size": 48,
-            "num_heads": 3,
-            "mlp_ratio": 2,
-            "patch_size": 3,
-        },
-    },
-}
+# colpali-engine named its tensors as releases of transformers did: the mapping for Qwen2-VL itself knows them.
+BACKBONES: Mapping[str, Mapping[str, str]] = {"qwen2_vl": {}, "qwen2_5_vl": {}}
+
+
+SOURCE = RetrievalModel(
+    classes={TASK: "ColQwen2ForRetrieval"},
+    tiny={"embedding_dim": 20, "vlm_config": {"text_config": {"num_hidden_layers": 2}}},
+    model_type="colqwen2",
+    backbones=BACKBONES,
+    tinies=TINY,
+)
 
 
 def _page_inputs(config: Any, mixed: bool, size: Size) -> DummyInputs:
@@ -130,16 +109,7 @@ def reference(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torc
     `ColQwen2ForRetrieval` hands no token ids to the inner model, which therefore cannot make these positions
     itself; the published weights were trained with them.
     """
-    ids = tensors["input_ids"]
-    if "pixel_values" not in tensors:
-        return {"embeddings": _embed(model, tensors)}
-    page = (ids == model.config.vlm_config.image_token_id).any(dim=1)
-    rows = ids.new_zeros(*ids.shape, model.embedding_dim, dtype=tensors["pixel_values"].dtype)
-    if page.any():
-        rows[page] = _embed(model, {name: tensor[page] for name, tensor in tensors.items()})
-    if not page.all():
-        rows[~page] = _embed(model, {name: tensors[name][~page] for name in ("input_ids", "attention_mask")})
-    return {"embeddings": rows}
+    return pages_and_text(model, tensors, partial(_embed, model))
 
 
 def _embed(model: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -152,30 +122,6 @@ def _embed(model: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     )
     embeddings: torch.Tensor = model(**tensors, position_ids=positions).embeddings
     return embeddings
-
-
-def _translations() -> dict[Any, Any]:
-    """A convolution over patches for ONNX.
-
-    onnxscript 0.7.2 invents a two-dimensional bias for `conv3d` without one, which onnxruntime refuses.
-    """
-    import torch
-    from onnxscript import opset18
-
-    def conv3d(
-        input: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Sequence[int] = (1, 1, 1),
-        padding: Sequence[int] = (0, 0, 0),
-        dilation: Sequence[int] = (1, 1, 1),
-        groups: int = 1,
-    ) -> Any:
-        inputs = (input, weight) if bias is None else (input, weight, bias)
-        pads = [*padding, *padding]
-        return opset18.Conv(*inputs, strides=list(stride), pads=pads, dilations=list(dilation), group=groups)
-
-    return {torch.ops.aten.conv3d.default: conv3d}
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
@@ -220,14 +166,13 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
     register(
         Architecture(
             name="colqwen2",
-            model_types=("colqwen2",),
-            summary="page and query embeddings for late interaction, over Qwen2-VL",
+            model_types=("colqwen2", "colqwen2_5"),
+            summary="page and query embeddings for late interaction, over Qwen2-VL or Qwen2.5-VL",
             reference_checkpoint="vidore/colqwen2-v1.0-hf",
-            source=TransformersModel(
-                classes={TASK: "ColQwen2ForRetrieval"}, tiny=TINY, model_type="colqwen2"
-            ),
+            source=SOURCE,
             components=_components,
             variants={TASK: VARIANTS},
-            translations=_translations,
+            translations=conv3d_in_onnx,
+            recognizes=SOURCE.recognizes,
         )
     )

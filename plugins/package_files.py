@@ -16,7 +16,9 @@ def _companions(build: PackageBuild) -> Sequence[str]:
 
     if build.checkpoint is None:  # a package that gets more precisions has them
         return ()
-    _, notes = copy_companions(build.checkpoint.folder, build.folder)
+    adapter = build.checkpoint.adapter
+    over = None if adapter is None else adapter.folder
+    _, notes = copy_companions(build.checkpoint.folder, build.folder, over=over)
     return notes
 
 

@@ -23,6 +23,9 @@ DEEP_COLPALI = {
     "vlm_config": {"text_config": {"num_hidden_layers": 5}, "vision_config": {"num_hidden_layers": 5}}
 }
 
+# Blocks 1 and 4 see whole images, the others windows.
+DEEP_QWEN2_5_VL = {"vision_config": {"depth": 6, "fullatt_block_indexes": [1, 4]}}
+
 # arch, task, overrides that make it deeper than the three layers that are traced, component
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("bert", "fill-mask", {"num_hidden_layers": 5}, "model"),
@@ -30,6 +33,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("wavlm", "feature-extraction", {"num_hidden_layers": 5}, "model"),
     ("colqwen2", "feature-extraction", DEEP_COLQWEN2, "image_model"),
     ("colpali", "feature-extraction", DEEP_COLPALI, "image_model"),
+    ("qwen2_5_vl", "image-text-to-text", DEEP_QWEN2_5_VL, "vision_encoder"),
 ]
 
 

@@ -20,7 +20,8 @@ from converter.plugins import colpali, colqwen2
 from converter.records import Tolerance
 from converter.seeding import seed_weights
 from converter.sources import merged
-from converter.wrappers.colqwen2 import VisionTower, mrope_positions
+from converter.wrappers.colqwen2 import mrope_positions
+from converter.wrappers.qwen_vision import padded_places
 
 TASK = "feature-extraction"
 PLUGINS = {"colqwen2": colqwen2, "colpali": colpali}
@@ -36,7 +37,9 @@ def architecture(name: str) -> Architecture:
 
 def tiny_config(name: str, **overrides: Any) -> Any:
     base = transformers.CONFIG_MAPPING[name]()
-    return type(base).from_dict(merged(merged(base.to_dict(), PLUGINS[name].TINY), overrides))
+    source = PLUGINS[name].SOURCE
+    tiny = {**source.tiny, "vlm_config": source.tinies[base.vlm_config.model_type]}
+    return type(base).from_dict(merged(merged(base.to_dict(), tiny), overrides))
 
 
 def build(config: Any) -> Any:
@@ -141,12 +144,9 @@ def test_positions_are_those_of_get_rope_index(data: st.DataObject, side: str) -
 def test_patch_places_are_those_of_the_original(merge: int) -> None:
     from transformers.vision_utils import get_vision_position_ids
 
-    visual = build(
-        tiny_config("colqwen2", vlm_config={"vision_config": {"spatial_merge_size": merge}})
-    ).vlm.visual
     thw = torch.tensor([(1, 2 * merge, 4 * merge), (1, 3 * merge, merge)])
-    places = VisionTower(visual).patch_places(thw, 8 * merge**2)
-    for row, grid in zip(places, thw, strict=True):
+    places = padded_places(thw, 8 * merge**2, merge)
+    for row, grid in zip(torch.stack([places.row, places.column], dim=-1), thw, strict=True):
         count = int(grid.prod())
         assert torch.equal(row[:count], get_vision_position_ids(grid[None], merge))
 

@@ -1,0 +1,166 @@
+"""The model types of vision-language generation: their images, what their decoders are told of them, small configs.
+
+Not a plugin itself: it registers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converter import Axis, DummyInputs, Size
+from converter.errors import UsageError
+from converter.plugins._qwen_images import DeepQwen, Qwen
+from converter.plugins._qwen_vl import TINY as QWEN
+from converter.plugins._tiles import IDEFICS3, TEXT, VISION, tile_tensors
+from converter.plugins._vision_family import Family
+from converter.plugins.colpali import PALIGEMMA
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Llava(Family):
+    def check(self, config: Any) -> None:
+        kind = config.vision_config.model_type
+        if kind not in ("clip_vision_model", "siglip_vision_model"):
+            raise UsageError(
+                f"LLaVA over a {kind} is not split into graphs: only towers with images of one size are",
+                remedy="convert a checkpoint over CLIP or SigLIP",
+            )
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import LlavaVision
+
+        return LlavaVision(model)
+
+
+@dataclass(frozen=True)
+class Tiled(Family):
+    """Idefics3 and SmolVLM: several tiles a row, of any size, those of zeros left out."""
+
+    feature_axis: str = "num_real_images"
+
+    def image_axes(self, config: Any) -> tuple[Axis, ...]:
+        return (Axis("batch_size", 2, high=4), Axis("num_images", 3, high=4), Axis("tile_squares", 3, high=4))
+
+    def images(self, config: Any, size: Size) -> DummyInputs:
+        import torch
+
+        generator = torch.Generator().manual_seed(size.seed)
+        most = size["num_images"]
+        tiles = torch.randint(1, most + 1, (size["batch_size"],), generator=generator).tolist()
+        tensors = tile_tensors(config, [most, *tiles[1:]], most, size["tile_squares"], generator)
+        tensors["pixel_attention_mask"] = tensors["pixel_attention_mask"].bool()
+        rows = {0: "batch_size", 1: "num_images"}
+        axes = {"pixel_values": {**rows, 3: "height", 4: "width"}}
+        axes["pixel_attention_mask"] = {**rows, 2: "height", 3: "width"}
+        return DummyInputs(tensors, axes)
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import TilesVision
+
+        return TilesVision(model)
+
+    def features(self, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+        import torch
+
+        found = model.get_image_features(**tensors).pooler_output
+        rows = torch.cat(list(found)) if isinstance(found, list | tuple) else found
+        squares = tensors["pixel_values"].shape[-1] // model.config.vision_config.patch_size
+        each = (squares // model.config.scale_factor) ** 2
+        return {"image_features": rows.reshape(-1, each, rows.shape[-1])}
+
+
+@dataclass(frozen=True)
+class Prefix(Family):
+    """PaliGemma: what comes first, image and question, is seen in both directions."""
+
+    first_position: int = 1
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import BlockDecoder
+
+        return BlockDecoder(model, marked=False)
+
+    def decode(self, model: Any, tensors: Any, cache: Any) -> torch.Tensor:
+        """With the token types of its processor; the original looks at them where the cache is still empty."""
+        types = tensors["attention_mask"].new_zeros(tensors["inputs_embeds"].shape[:2])
+        return super().decode(model, {**tensors, "token_type_ids": types}, cache)
+
+
+@dataclass(frozen=True)
+class Marked(Prefix):
+    """Gemma 3: each image is seen in both directions; a number behind each embedding says what is an image's."""
+
+    def behind(self, config: Any) -> int:
+        return 1
+
+    def marked(self, config: Any, image: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        return [image[..., None].float()]
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import PlainVision
+
+        return PlainVision(model, marks=True)
+
+    def features(self, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+        import torch
+
+        features = super().features(model, tensors)["image_features"]
+        return {"image_features": torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)}
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import BlockDecoder
+
+        return BlockDecoder(model, marked=True)
+
+    def decode(self, model: Any, tensors: Any, cache: Any) -> torch.Tensor:
+        """With the token types of its processor, from the start of the text on, as for a prompt in several calls."""
+        rest = dict(tensors)
+        embeds = rest.pop("inputs_embeds")
+        types = rest["attention_mask"].new_zeros(rest["attention_mask"].shape)
+        types[:, types.shape[1] - embeds.shape[1] :] = (embeds[..., -1] > 0.5).long()
+        return Family.decode(
+            self, model, {**rest, "inputs_embeds": embeds[..., :-1], "token_type_ids": types}, cache
+        )
+
+
+_GEMMA3_TEXT = {
+    **TEXT,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,
+    "layer_types": None,
+    "_sliding_window_pattern": 2,
+    "sliding_window_pattern": 2,
+}
+FAMILIES: Mapping[str, Family] = {
+    "qwen2_vl": Qwen(QWEN["qwen2_vl"], "Qwen/Qwen2-VL-2B-Instruct", grid="grid_thw"),
+    "qwen2_5_vl": Qwen(QWEN["qwen2_5_vl"], "Qwen/Qwen2.5-VL-3B-Instruct"),
+    "qwen3_vl": DeepQwen(QWEN["qwen3_vl"], "Qwen/Qwen3-VL-2B-Instruct"),
+    "idefics3": Tiled(IDEFICS3, "HuggingFaceM4/Idefics3-8B-Llama3"),
+    "smolvlm": Tiled(IDEFICS3, "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"),
+    "llava": Llava(
+        {
+            "image_token_id": 593,
+            "vision_feature_layer": -2,
+            "text_config": {**TEXT, "head_dim": None},
+            "vision_config": {**VISION, "projection_dim": 20},
+        },
+        "llava-hf/llava-1.5-7b-hf",
+    ),
+    "paligemma": Prefix(PALIGEMMA, "google/paligemma2-3b-pt-224"),
+    "gemma3": Marked(
+        {
+            "image_token_id": 605,
+            "mm_tokens_per_image": 4,
+            "text_config": _GEMMA3_TEXT,
+            "vision_config": VISION,
+        },
+        "google/gemma-3-4b-it",
+    ),
+}

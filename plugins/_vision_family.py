@@ -1,0 +1,78 @@
+"""What a model type of vision-language generation is: its images, its three graphs, its original.
+
+Not a plugin itself: it registers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converter import Axis, DummyInputs, Size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model type with images of one size, and a decoder that needs to know nothing of them.
+
+    first_position  the position of a text's first token, as the model's own `generate` counts
+    mrope           positions are three: time, row and column
+    feature_axis    what the first axis of `image_features` counts
+    """
+
+    tiny: Mapping[str, Any]
+    checkpoint: str = ""
+    first_position: int = 0
+    mrope: bool = False
+    feature_axis: str = "num_images"
+
+    def check(self, config: Any) -> None:
+        """Raise UsageError for a config that is not served."""
+
+    def behind(self, config: Any) -> int:
+        """How many numbers stand behind each embedding."""
+        return 0
+
+    def marked(self, config: Any, image: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        """What stands behind embeddings of which some, bool (batch, sequence), are an image's."""
+        return []
+
+    def image_axes(self, config: Any) -> tuple[Axis, ...]:
+        return (Axis("num_images", 2, high=4),)
+
+    def images(self, config: Any, size: Size) -> DummyInputs:
+        import torch
+
+        vision = config.vision_config
+        generator = torch.Generator().manual_seed(size.seed)
+        side = int(vision.image_size)
+        shape = size["num_images"], int(getattr(vision, "num_channels", 3)), side, side
+        pixels = torch.randn(shape, generator=generator)
+        return DummyInputs({"pixel_values": pixels}, {"pixel_values": {0: "num_images"}})
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import PlainVision
+
+        return PlainVision(model)
+
+    def features(self, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+        """The features that the original puts in place of its image tokens."""
+        import torch
+
+        found = model.get_image_features(**tensors).pooler_output
+        return {"image_features": found if isinstance(found, torch.Tensor) else torch.stack(list(found))}
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import EmbedsDecoder
+
+        return EmbedsDecoder(model)
+
+    def decode(self, model: Any, tensors: Any, cache: Any) -> torch.Tensor:
+        """The original's logits for embeddings; `cache` is filled on."""
+        logits: torch.Tensor = model(**tensors, past_key_values=cache, use_cache=True).logits
+        return logits
