@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from converter.errors import ConverterError
 from converter.records import Architecture, Component, Size
 from converter.scratch import scratch_folder
 
@@ -32,7 +31,7 @@ def interfaces(architecture: Architecture) -> tuple[Interface, ...]:
     for task in architecture.tasks:
         try:
             found += [_interface(task, component) for component in _components(architecture, task)]
-        except ConverterError:  # what stands in for many types makes none without knowing which
+        except Exception:  # what stands in for many types makes none; and a plugin may raise anything
             continue
     return tuple(found)
 

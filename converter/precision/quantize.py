@@ -113,7 +113,8 @@ class _Work:
 
     def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
         """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
-        calibrated = any(plan.calibrates for precision in precisions for plan in self._plans(precision))
+        plans = [plan for precision in precisions for plan in self._plans(precision)]
+        calibrated = any(isinstance(plan, Plan) and plan.calibrates for plan in plans)
         if not self.settings.unjudged or calibrated:
             with self.progress.stage("run fp32 on the evaluation inputs"):
                 self._find_judge()
