@@ -32,7 +32,7 @@ MADE = {
     "xlm-roberta, mean and lasttoken, Dense, Normalize": "xlm-roberta",
 }
 MAKE = """
-import sys
+import re, sys
 from pathlib import Path
 from transformers import CONFIG_MAPPING
 from converter.sentence_modules import SentenceModule as Module
@@ -47,6 +47,9 @@ modules = (
 )
 like = None if kind == "bert" else Config(CONFIG_MAPPING[kind](), modules)
 SentenceTransformerSource().write_tiny(Path(folder), like=like, seed=1, task=USUAL)
+# As published checkpoints name their modules; older releases do not know where newer ones keep them.
+listed = Path(folder) / "modules.json"
+listed.write_text(re.sub(r"sentence_transformers\\.[a-z_.]+\\.", "sentence_transformers.models.", listed.read_text()))
 """
 ENCODE = """
 import json, sys, numpy

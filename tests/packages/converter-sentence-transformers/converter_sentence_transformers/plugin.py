@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from converter import Architecture, Axis, Component, DummyInputs, Output, Size, Variant, hookimpl
+from converter import (
+    Architecture,
+    Axis,
+    Component,
+    DummyInputs,
+    Output,
+    PackageBuild,
+    PackageFile,
+    Size,
+    Variant,
+    hookimpl,
+)
 from converter_sentence_transformers.source import (
     PROMPTED,
     USUAL,
@@ -104,3 +115,21 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
             recognizes=is_sentence_transformer,
         )
     )
+
+
+def copy_heads(build: PackageBuild) -> None:
+    """sentence-transformers' ONNX backend runs the encoder only, and loads Dense and LayerNorm modules itself."""
+    import shutil
+
+    if build.checkpoint is None or build.record["architecture"] != "sentence_transformers":
+        return
+    for module in build.checkpoint.modules[1:]:
+        weights = build.checkpoint.folder / module.path / "model.safetensors"
+        if module.path and weights.is_file():
+            (build.folder / module.path).mkdir(exist_ok=True)
+            shutil.copyfile(weights, build.folder / module.path / weights.name)
+
+
+@hookimpl
+def register_package_files(register: Callable[[PackageFile], None]) -> None:
+    register(PackageFile("sentence_heads", copy_heads, 200, "weights of the modules behind the pooling"))

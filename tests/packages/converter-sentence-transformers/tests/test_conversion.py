@@ -52,6 +52,12 @@ def test_texts_become_the_vectors_that_sentence_transformers_gives(checkpoint: P
     assert np.abs(Encoder(package).encode(TEXTS) - expected).max() < 1e-5
 
 
+def test_modules_with_weights_go_along_for_the_onnx_backend(checkpoint: Path, package: Path) -> None:
+    """It runs only the encoder in ONNX and loads the modules behind it from their folders."""
+    for name in ("2_Dense/model.safetensors", "3_LayerNorm/model.safetensors"):
+        assert (package / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
 def test_a_prompt_is_left_out_of_the_pooling_row_by_row(checkpoint: Path, package: Path) -> None:
     model = SentenceTransformer(str(checkpoint), device="cpu")
     prompts = ["w11 w12: ", "w13: ", "", "w14 w15 w16: "]
