@@ -254,7 +254,7 @@ def test_markup_in_a_record_stays_text(seal: Callable[..., None], package: Path,
 def test_a_real_conversion_has_its_parity_by_size(minilm_package: Path, tmp_path: Path) -> None:
     text = Page(render(minilm_package, tmp_path / "page.html")).text()
     assert "batch_size=1,sequence_length=1" in text
-    assert "Parity passed (full), 8 sizes." in text
+    assert re.search(r"Parity passed \(full\), \d+ sizes\.", text)
 
 
 def test_the_page_is_not_written_where_it_does_harm(
