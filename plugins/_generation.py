@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 LENGTHS, CUT = (4, 11, 7), 5
 
 
-def greedy(model: Any, steps: int, **inputs: Any) -> torch.Tensor:
-    """The tokens of the model's own `generate`, with every choice greedy and nothing that ends a row."""
+def greedy(model: Any, steps: int, *, start: int | None = None, **inputs: Any) -> torch.Tensor:
+    """The tokens of the model's own `generate`, with every choice greedy and nothing that ends a row.
+
+    `start` is the token a decoder beside an encoder begins with: not every config says which.
+    """
     from transformers import GenerationConfig, GenerationMixin
 
     own = model.generation_config
@@ -26,7 +29,7 @@ def greedy(model: Any, steps: int, **inputs: Any) -> torch.Tensor:
         max_new_tokens=steps,
         pad_token_id=0,
         bos_token_id=own.bos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
+        decoder_start_token_id=start,
     )
     # The mixin's own method: speech models put one over it that cuts audio in windows and forces tokens.
     made: torch.Tensor = GenerationMixin.generate(model, **inputs)
@@ -122,7 +125,7 @@ def _generate_from(start: int, model: Any, prompt: Any, steps: int) -> torch.Ten
     import torch
 
     batch = len(next(iter(prompt.values())))
-    return greedy(model, steps, **prompt, decoder_input_ids=torch.full((batch, 1), start))
+    return greedy(model, steps, start=start, **prompt, decoder_input_ids=torch.full((batch, 1), start))
 
 
 def _decoder_step(
