@@ -23,7 +23,7 @@ collect_ignore_glob = ["converter-*"]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROJECTS = sorted(path.parent for path in HERE.glob("converter-*/pyproject.toml"))
-SOURCES = ("converter", "plugins", "wrappers", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("converter", "plugins", "wrappers", "docs", "pyproject.toml", "README.md", "LICENSE")
 # What would lead an installed converter back to this repository, or set it up otherwise.
 LEAKS = ("CONVERTER_", "PYTHON", "PYTEST", "VIRTUAL_ENV", "COVERAGE")
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
