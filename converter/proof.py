@@ -164,7 +164,7 @@ class Job:
             planned.mapping,
             folder,
             external_data=self.request.external_data,
-            apart=any(len(variant.stems) > 1 for variant in self.subject.variants),
+            apart=all(len(variant.stems) > 1 for variant in self.subject.variants),
         )
 
     def _made(self, planned: Planned, written: Written) -> Made:
