@@ -147,7 +147,6 @@ def translation(folder: Path) -> Path:
 def speech(folder: Path) -> Path:
     """One second of audio a window, where the published models take thirty."""
     from transformers import (
-        GenerationConfig,
         WhisperConfig,
         WhisperFeatureExtractor,
         WhisperForConditionalGeneration,
@@ -187,7 +186,18 @@ def speech(folder: Path) -> Path:
         decoder_start_token_id=number["<|startoftranscript|>"],
     )
     model = WhisperForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
+    model.generation_config = _speech_generation(number)
+    return save(
+        model, folder, WhisperProcessor(WhisperFeatureExtractor(feature_size=80, chunk_length=1), tokenizer)
+    )
+
+
+def _speech_generation(number: dict[str, int]) -> Any:
+    """How the small Whisper generates; `number` gives the id of each of its special tokens."""
+    from transformers import GenerationConfig
+
+    end = number["<|endoftext|>"]
+    return GenerationConfig(
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
@@ -201,9 +211,6 @@ def speech(folder: Path) -> Path:
         max_length=64,
         return_timestamps=False,
         prev_sot_token_id=number["<|startofprev|>"],
-    )
-    return save(
-        model, folder, WhisperProcessor(WhisperFeatureExtractor(feature_size=80, chunk_length=1), tokenizer)
     )
 
 
