@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,47 +14,7 @@ from converter.records import Comparison, ParityReport
 from converter.request import ConversionRequest, Progress
 
 Capture = pytest.CaptureFixture[str]
-
-
-def report(**changes: Any) -> Report:
-    rows = tuple(
-        Comparison("model", size, "embeddings", pair, distance, 0.9999999, True)
-        for size, pair, distance in (
-            ("batch_size=1", "original/graph", 2e-7),
-            ("batch_size=3", "wrapper/graph", 5e-7),
-        )
-    )
-    usual: dict[str, Any] = {
-        "output": Path("models/x"),
-        "architecture": "some_arch",
-        "task": "feature-extraction",
-        "variants": ("text",),
-        "parity": ParityReport("full", "asked for", rows),
-        "stages": (("trace model", 1.25), ("write graphs", 0.5)),
-        "peak_memory": 1_400_000_000,
-        "files": {"onnx/model.onnx": 91_000_000, "config.json": 612},
-        "notes": ("no tokenizer files were found",),
-    }
-    return Report(**usual | changes)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[ConversionRequest]:
-    """Requests that reach the pipeline, which does nothing but answer."""
-    return fake_pipeline(monkeypatch, lambda request, progress: report())
-
-
-def fake_pipeline(
-    monkeypatch: pytest.MonkeyPatch, answer: Callable[[ConversionRequest, Progress], Report]
-) -> list[ConversionRequest]:
-    requests: list[ConversionRequest] = []
-
-    def convert_request(request: ConversionRequest, progress: Progress) -> Report:
-        requests.append(request)
-        return answer(request, progress)
-
-    monkeypatch.setattr("converter.pipeline.convert_request", convert_request)
-    return requests
+Answering = Callable[[Callable[[ConversionRequest, Progress], Report]], list[ConversionRequest]]
 
 
 def test_a_conversion_prints_its_parity_its_files_and_where_it_lies(
@@ -74,7 +32,7 @@ def test_a_conversion_prints_its_parity_its_files_and_where_it_lies(
 
 
 def test_json_is_one_object_and_nothing_else_on_stdout(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    answering: Answering, report: Callable[..., Report], capsys: Capture
 ) -> None:
     def answer(request: ConversionRequest, progress: Progress) -> Report:
         print("a library that prints")
@@ -82,7 +40,7 @@ def test_json_is_one_object_and_nothing_else_on_stdout(
         failed = Comparison("model", "", "y", "original/graph", float("inf"), -1.0, False)
         return report(parity=ParityReport("full", "", (failed,)))
 
-    fake_pipeline(monkeypatch, answer)
+    answering(answer)
     assert run(["--model", "m", "--json"]) == 0
     captured = capsys.readouterr()
     value = json.loads(captured.out)
@@ -102,9 +60,9 @@ def test_verbose_adds_the_stages(asked: list[ConversionRequest], capsys: Capture
 
 
 def test_parity_that_was_not_checked_is_not_called_passed(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    answering: Answering, report: Callable[..., Report], capsys: Capture
 ) -> None:
-    fake_pipeline(monkeypatch, lambda request, progress: report(parity=ParityReport("off", "asked for")))
+    answering(lambda request, progress: report(parity=ParityReport("off", "asked for")))
     assert run(["--model", "m"]) == 0
     out = capsys.readouterr().out
     assert "parity: not checked" in out
@@ -126,12 +84,12 @@ def test_parity_that_was_not_checked_is_not_called_passed(
     ],
 )
 def test_each_error_is_one_message_and_its_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, raised: BaseException, code: int, words: str
+    answering: Answering, capsys: Capture, raised: BaseException, code: int, words: str
 ) -> None:
     def answer(request: ConversionRequest, progress: Progress) -> Report:
         raise raised
 
-    fake_pipeline(monkeypatch, answer)
+    answering(answer)
     assert run(["--model", "m", "--json"]) == code
     captured = capsys.readouterr()
     assert captured.out == ""

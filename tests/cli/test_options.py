@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,53 +10,10 @@ from hypothesis import strategies as st
 
 from converter.arguments import flag_names, normalise
 from converter.cli import cli, run
-from converter.pipeline import Report
-from converter.records import Comparison, ParityReport
-from converter.request import ConversionRequest, Progress
+from converter.request import ConversionRequest
 
 Capture = pytest.CaptureFixture[str]
 FLAGS = flag_names(cli)
-
-
-def report(**changes: Any) -> Report:
-    rows = tuple(
-        Comparison("model", size, "embeddings", pair, distance, 0.9999999, True)
-        for size, pair, distance in (
-            ("batch_size=1", "original/graph", 2e-7),
-            ("batch_size=3", "wrapper/graph", 5e-7),
-        )
-    )
-    usual: dict[str, Any] = {
-        "output": Path("models/x"),
-        "architecture": "some_arch",
-        "task": "feature-extraction",
-        "variants": ("text",),
-        "parity": ParityReport("full", "asked for", rows),
-        "stages": (("trace model", 1.25), ("write graphs", 0.5)),
-        "peak_memory": 1_400_000_000,
-        "files": {"onnx/model.onnx": 91_000_000, "config.json": 612},
-        "notes": ("no tokenizer files were found",),
-    }
-    return Report(**usual | changes)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[ConversionRequest]:
-    """Requests that reach the pipeline, which does nothing but answer."""
-    return fake_pipeline(monkeypatch, lambda request, progress: report())
-
-
-def fake_pipeline(
-    monkeypatch: pytest.MonkeyPatch, answer: Callable[[ConversionRequest, Progress], Report]
-) -> list[ConversionRequest]:
-    requests: list[ConversionRequest] = []
-
-    def convert_request(request: ConversionRequest, progress: Progress) -> Report:
-        requests.append(request)
-        return answer(request, progress)
-
-    monkeypatch.setattr("converter.pipeline.convert_request", convert_request)
-    return requests
 
 
 @pytest.mark.parametrize(
