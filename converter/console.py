@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ QUIET_ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH = 110  # characters; longer lines are hard to read
 
 
 @contextmanager
@@ -132,6 +135,17 @@ class PlainProgress:
 
 def write_line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
+
+
+def write_list(label: str, names: Sequence[str]) -> None:
+    """Names behind a label, wrapped to the width of the screen at most, and indented as far as the label."""
+    width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+    lines = textwrap.wrap(
+        ", ".join(names), width - len(label), break_on_hyphens=False, break_long_words=False
+    )
+    for line in lines:
+        write_line(label + line)
+        label = " " * len(label)
 
 
 def write_error(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from converter.console import write_line, write_table
+from converter.console import write_line, write_list, write_table
 from converter.text import size_text
 
 if TYPE_CHECKING:
@@ -121,18 +121,25 @@ def show_ranking(ranked: Sequence[AddedError], *, everything: bool) -> None:
 
 
 def show_architectures(architectures: Iterable[Architecture]) -> None:
-    """One line an architecture: what `--arch`, `--task` and `--variants` may be."""
-    rows = [
-        (
-            entry.name,
-            ", ".join(entry.model_types),
-            ", ".join(entry.tasks),
-            ", ".join(variant_names(entry)),
-            entry.summary,
-        )
-        for entry in architectures
-    ]
-    write_table(("architecture", "model types", "tasks", "variants", "summary"), rows)
+    """What `--arch` and `--task` may be: those of a kind together, under the tasks that all of them have."""
+    kinds: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for entry in architectures:
+        kinds.setdefault(entry.summary, {}).setdefault(tuple(entry.tasks), []).append(_names(entry))
+    for summary, groups in kinds.items():
+        write_line(summary)
+        for tasks, names in groups.items():
+            write_list("  ", names)
+            write_list("    tasks: ", tasks)
+        write_line()
+    count = sum(len(names) for groups in kinds.values() for names in groups.values())
+    write_line(f"{count} architectures; `converter list --arch NAME` shows the variants and inputs of one")
+
+
+def _names(architecture: Architecture) -> str:
+    """The name, and the model types it owns that are not it."""
+    spelt = {architecture.name, architecture.name.replace("_", "-")}
+    others = [kind for kind in architecture.model_types if kind not in spelt]
+    return f"{architecture.name} ({', '.join(others)})" if others else architecture.name
 
 
 def variant_names(architecture: Architecture) -> tuple[str, ...]:

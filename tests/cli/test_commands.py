@@ -28,6 +28,23 @@ def test_list_shows_every_architecture_and_one_when_asked(capsys: Capture) -> No
     assert set(first["tasks"]) <= set(lines)
 
 
+def test_list_names_every_architecture_and_its_tasks_in_lines_that_fit_a_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    assert run(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["architectures"]
+    assert run(["list"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 90
+    words = set(out.replace(",", " ").split())
+    assert {entry["name"] for entry in listed} | {
+        task for entry in listed for task in entry["tasks"]
+    } <= words
+    assert lines[-1].startswith(f"{len(listed)} architectures;")
+
+
 def test_an_option_of_the_output_may_stand_before_or_after_the_command(capsys: Capture) -> None:
     assert run(["--json", "list"]) == 0
     before = capsys.readouterr().out
