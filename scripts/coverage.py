@@ -56,6 +56,14 @@ def deeper(source: Any) -> Any:
     return replace(source, tiny=deepened(source.tiny)) if hasattr(source, "tiny") else source
 
 
+def write_deep(source: Any, folder: Path, task: str) -> None:
+    """A small checkpoint deep enough that layers are stamped."""
+    try:
+        deeper(source).write_tiny(folder, like=None, seed=7, task=task)
+    except Exception:  # a config that lists something for each of its layers stays at its own depth
+        source.write_tiny(folder, like=None, seed=7, task=task)
+
+
 def run_case(arch: str, task: str) -> dict[str, Any]:
     """Convert one case in this process. Whatever is raised becomes its reason."""
     from converter import convert
@@ -63,18 +71,13 @@ def run_case(arch: str, task: str) -> dict[str, Any]:
     from converter.request import DEFAULT_OPSET
 
     architecture = load_registry().find(arch)
-    own = architecture.source
-    deep = deeper(own)
     start = time.perf_counter()
     outcome: dict[str, Any] = {"arch": arch, "model_type": architecture.model_types[0], "task": task}
     outcome["opset"] = DEFAULT_OPSET
     try:
         with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
             checkpoint = Path(scratch) / "checkpoint"
-            try:
-                deep.write_tiny(checkpoint, like=None, seed=7, task=task)
-            except Exception:  # a config that lists something for each of its layers stays at its own depth
-                own.write_tiny(checkpoint, like=None, seed=7, task=task)
+            write_deep(architecture.source, checkpoint, task)
             report = convert(
                 arch=arch, model=checkpoint, output=Path(scratch) / "package", task=task, parity="full"
             )

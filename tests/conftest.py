@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
@@ -117,12 +119,23 @@ def _write(arch: str, task: str | None, overrides: dict[str, Any], folder: Path)
 @pytest.fixture(scope="session")
 def client_scripts() -> Any:
     """scripts/clients/run.py, imported."""
-    folder = Path(__file__).parents[1] / "scripts" / "clients"
+    folder = SCRIPTS / "clients"
     sys.path.insert(0, str(folder))
     try:
         return importlib.import_module("run")
     finally:
         sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def coverage_script() -> Any:
+    """scripts/coverage.py, imported; an installed package has the same name."""
+    path = SCRIPTS / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_script", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-import pytest
 
 from converter.request import DEFAULT_OPSET
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage_script", ROOT / "scripts" / "coverage.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def row(arch: str, result: str = "pass", opset: int = DEFAULT_OPSET) -> dict[str, Any]:
@@ -30,8 +17,8 @@ def row(arch: str, result: str = "pass", opset: int = DEFAULT_OPSET) -> dict[str
     return {**base, "result": result, **told}
 
 
-def test_every_type_comes_before_the_second_task_of_any(script: ModuleType) -> None:
-    cases = script.cases([], [])
+def test_every_type_comes_before_the_second_task_of_any(coverage_script: Any) -> None:
+    cases = coverage_script.cases([], [])
     firsts = {case["arch"] for case in cases}
     assert [case["arch"] for case in cases[: len(firsts)]] == list(
         dict.fromkeys(case["arch"] for case in cases)
@@ -41,26 +28,28 @@ def test_every_type_comes_before_the_second_task_of_any(script: ModuleType) -> N
     assert len({(case["arch"], case["task"]) for case in cases}) == len(cases)
 
 
-def test_a_run_goes_on_where_it_stopped_unless_the_opset_changed(script: ModuleType, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped_unless_the_opset_changed(
+    coverage_script: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "results.jsonl"
     lines = [row("bert"), row("bert", "fail", opset=18), row("fnet", opset=18), row("mpnet", "fail")]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    known = script.results(file)
+    known = coverage_script.results(file)
     assert known["bert", "fill-mask"]["result"] == "pass"
-    assert {arch for (arch, _), found in known.items() if script.current(found)} == {"bert", "mpnet"}
-    assert not script.current(known["fnet", "fill-mask"])
+    assert {arch for (arch, _), found in known.items() if coverage_script.current(found)} == {"bert", "mpnet"}
+    assert not coverage_script.current(known["fnet", "fill-mask"])
 
 
-def test_what_failed_and_what_is_old_is_not_among_what_passes(script: ModuleType) -> None:
-    text = script.table([row("bert"), row("mpnet", "fail"), row("fnet", opset=18)])
+def test_what_failed_and_what_is_old_is_not_among_what_passes(coverage_script: Any) -> None:
+    text = coverage_script.table([row("bert"), row("mpnet", "fail"), row("fnet", opset=18)])
     passing, _, rest = text.partition("## Not run again yet")
     assert "| bert | fill-mask | pass | 2.0e-06 | 3.2 |" in passing and "1 model types" in passing
     assert "mpnet" not in passing and "fnet" not in passing
     assert "| mpnet | fill-mask | ExportError: an op / nobody has |" in rest.partition("## Failures")[2]
 
 
-def test_the_committed_table_is_what_the_committed_results_say(script: ModuleType) -> None:
-    rows = list(script.results(script.RESULTS).values())
-    assert script.TABLE.read_text() == script.table(rows)
+def test_the_committed_table_is_what_the_committed_results_say(coverage_script: Any) -> None:
+    rows = list(coverage_script.results(coverage_script.RESULTS).values())
+    assert coverage_script.TABLE.read_text() == coverage_script.table(rows)
     assert all(entry["difference"] <= 1e-4 for entry in rows if entry["result"] == "pass")
     assert all(entry["reason"] for entry in rows if entry["result"] != "pass")
