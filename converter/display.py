@@ -182,24 +182,19 @@ def describe_architecture(architecture: Architecture, graphs: Sequence[Interface
 
 def show_plugins(registry: Registry) -> None:
     """Every plugin and what it brought, then a line for each override and each plugin that failed."""
-    write_table(
-        ("plugin", "distribution", "API", "brings"),
-        [
-            (plugin.name, plugin.label, plugin.api or "not stated", _brought(plugin.brought))
-            for plugin in registry.plugins
-        ],
-    )
-    order = (f"{entry.name} {entry.order}" for entry in registry.passes)
-    write_line(f"graph passes in their order: {', '.join(order)}")
+    for plugin in registry.plugins:
+        write_line(f"{plugin.name} ({plugin.label}, API {plugin.api or 'not stated'})")
+        brought = {title: names for title, names in plugin.brought.items() if names}
+        for title, names in brought.items():
+            write_list(f"  {title.replace('_', ' ')}: ", names)
+        if not brought:
+            write_line("  nothing that is in force")
+    write_line()
+    write_list("graph passes in their order: ", [f"{entry.name} {entry.order}" for entry in registry.passes])
     for override in registry.overrides:
         write_line(f"override: {override}")
     for failure in registry.failures:
         write_line(f"failed: {failure}")
-
-
-def _brought(names: Mapping[str, Sequence[str]]) -> str:
-    parts = (f"{title.replace('_', ' ')}: {', '.join(listed)}" for title, listed in names.items() if listed)
-    return "; ".join(parts) or "nothing that is in force"
 
 
 def describe_plugins(registry: Registry) -> dict[str, Any]:
