@@ -1,4 +1,4 @@
-"""Dummy token rows for architectures that embed text, page images or both: text around runs of image tokens.
+"""What architectures share that embed text, page images or both: their graphs, and dummy rows of text around images.
 
 Not a plugin itself: it registers nothing.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter import Output, Size, Variant
+from converter import Axis, Component, DummyInputs, Output, Size, Tolerance, Variant
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from converter.records import Dtype
 
 TOKENS = {0: "batch_size", 1: "sequence_length"}
 OUTPUTS = (Output("embeddings", TOKENS),)
@@ -22,6 +26,54 @@ VARIANTS = (
     Variant("image", ("image_model",), "pages: an image and its prompt in, one vector per token out"),
     Variant("unified", ("model",), "both in one graph, mixed in one batch: text rows bring a neutral image"),
 )
+
+
+# (config, whether some rows are text, size)
+PageInputs = Callable[[Any, bool, Size], DummyInputs]
+# (whether there are images, model)
+Wrapper = Callable[[bool, Any], "nn.Module"]
+Reference = Callable[[Any, Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
+
+
+def retrieval_components(
+    config: Any,
+    wrapper: Wrapper,
+    pages: PageInputs,
+    reference: Reference,
+    axes: Sequence[Axis],
+    tolerance: Mapping[Dtype, Tolerance] | None = None,
+) -> tuple[Component, ...]:
+    """A graph of text, one of pages, and one of both, which is the graph of pages under a wider use.
+
+    `axes` are those of pages beside `batch_size` and `text_length`; `tolerance` is that of graphs with images.
+    """
+    batch = Axis("batch_size", 2, high=5)
+    text = Component(
+        stem="text_model",
+        wrapper=partial(wrapper, False),
+        inputs=partial(_text_inputs, config),
+        reference=reference,
+        axes=(batch, Axis("sequence_length", 7, high=24)),
+        outputs=OUTPUTS,
+    )
+    with_images = partial(wrapper, True)
+    return text, *(
+        Component(
+            stem=stem,
+            wrapper=with_images,
+            inputs=partial(pages, config, mixed),
+            reference=reference,
+            axes=(batch, Axis("text_length", 5, high=9), *axes),
+            outputs=OUTPUTS,
+            tolerance=tolerance or {},
+        )
+        for stem, mixed in (("image_model", False), ("model", True))
+    )
+
+
+def _text_inputs(config: Any, size: Size) -> DummyInputs:
+    tensors = text_tensors(tokens_of(config.vlm_config), size)
+    return DummyInputs(tensors, dict.fromkeys(tensors, TOKENS))
 
 
 @dataclass(frozen=True)

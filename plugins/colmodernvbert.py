@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converter import Architecture, Axis, Component, DummyInputs, Size, hookimpl
 from converter.plugins._engine import RetrievalModel
 from converter.plugins._retrieval import (
-    OUTPUTS,
     TASK,
     TOKENS,
     VARIANTS,
     page_tensors,
     pages_and_text,
+    retrieval_components,
     text_row_flags,
-    text_tensors,
     tokens_of,
 )
 from converter.plugins._tiles import IDEFICS3, TEXT, VISION, tile_tensors, tokens_of_tile
@@ -92,11 +90,6 @@ def _page_inputs(config: Any, mixed: bool, size: Size) -> DummyInputs:
     return DummyInputs(tensors, axes)
 
 
-def _text_inputs(config: Any, size: Size) -> DummyInputs:
-    tensors = text_tensors(tokens_of(config.vlm_config), size)
-    return DummyInputs(tensors, {name: AXES[name] for name in tensors})
-
-
 def _wrapper(images: bool, model: nn.Module) -> nn.Module:
     from converter.wrappers.colmodernvbert import ColModernVBert
 
@@ -109,33 +102,9 @@ def reference(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
-    batch = Axis("batch_size", 2, high=5)
-    pages = partial(_wrapper, True)
-    page_axes = [batch, Axis("text_length", 5, high=9), Axis("num_images", 3, high=4)]
-    if _sized(config):
-        page_axes.append(Axis("tile_squares", 3, high=4))
-    made = [
-        Component(
-            stem="text_model",
-            wrapper=partial(_wrapper, False),
-            inputs=partial(_text_inputs, config),
-            reference=reference,
-            axes=(batch, Axis("sequence_length", 7, high=24)),
-            outputs=OUTPUTS,
-        )
-    ]
-    for stem, mixed in (("image_model", False), ("model", True)):
-        made.append(
-            Component(
-                stem=stem,
-                wrapper=pages,
-                inputs=partial(_page_inputs, config, mixed),
-                reference=reference,
-                axes=tuple(page_axes),
-                outputs=OUTPUTS,
-            )
-        )
-    return made
+    sides = (Axis("tile_squares", 3, high=4),) if _sized(config) else ()
+    axes = (Axis("num_images", 3, high=4), *sides)
+    return retrieval_components(config, _wrapper, _page_inputs, reference, axes)
 
 
 @hookimpl

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from converter import (
     Architecture,
-    Axis,
     Component,
     DummyInputs,
     Size,
@@ -17,14 +16,13 @@ from converter import (
 )
 from converter.plugins._engine import RetrievalModel
 from converter.plugins._retrieval import (
-    OUTPUTS,
     TASK,
     TOKENS,
     VARIANTS,
     page_tensors,
     pages_and_text,
+    retrieval_components,
     text_row_flags,
-    text_tensors,
     tokens_of,
 )
 
@@ -106,11 +104,6 @@ def _page_inputs(config: Any, mixed: bool, size: Size) -> DummyInputs:
     return DummyInputs(tensors, AXES)
 
 
-def _text_inputs(config: Any, size: Size) -> DummyInputs:
-    tensors = text_tensors(tokens_of(config.vlm_config), size)
-    return DummyInputs(tensors, {name: AXES[name] for name in tensors})
-
-
 def _wrapper(images: bool, model: nn.Module) -> nn.Module:
     from converter.wrappers.colpali import ColPali
 
@@ -132,37 +125,7 @@ def _embed(model: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
-    batch = Axis("batch_size", 2, high=5)
-    pages = partial(_wrapper, True)
-    page_axes = (batch, Axis("text_length", 5, high=9))
-    return (
-        Component(
-            stem="text_model",
-            wrapper=partial(_wrapper, False),
-            inputs=partial(_text_inputs, config),
-            reference=reference,
-            axes=(batch, Axis("sequence_length", 7, high=24)),
-            outputs=OUTPUTS,
-        ),
-        Component(
-            stem="image_model",
-            wrapper=pages,
-            inputs=partial(_page_inputs, config, False),
-            reference=reference,
-            axes=page_axes,
-            outputs=OUTPUTS,
-            tolerance=HALF,
-        ),
-        Component(
-            stem="model",
-            wrapper=pages,
-            inputs=partial(_page_inputs, config, True),
-            reference=reference,
-            axes=page_axes,
-            outputs=OUTPUTS,
-            tolerance=HALF,
-        ),
-    )
+    return retrieval_components(config, _wrapper, _page_inputs, reference, (), tolerance=HALF)
 
 
 @hookimpl
