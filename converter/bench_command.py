@@ -11,7 +11,7 @@ from converter.console import quiet_libraries, show_progress, write_line, write_
 from converter.options import FOLDER, OUTPUT, options
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure a package against torch.")
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", help="The checkpoint; torch is then measured too, as the baseline.")
 @click.option("--precision", "precisions", multiple=True, help="May be repeated. [default: all there are]")

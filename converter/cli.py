@@ -124,7 +124,7 @@ def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
-@cli.command("plugins")
+@cli.command("plugins", short_help="Show every plugin, and what is broken.")
 @options(*OUTPUT)
 def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
     """Show every plugin, what it brought, and why the broken ones failed."""
@@ -181,7 +181,7 @@ def verify_command(
     ctx.exit(0 if parity.passed else ParityError.exit_code)
 
 
-@cli.command("download")
+@cli.command("download", short_help="Make a local copy of a checkpoint.")
 @click.argument("model")
 @click.option("--output", type=FOLDER, required=True, help="Folder of the local copy.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder, once the new one is complete.")
@@ -198,7 +198,7 @@ def download_command(
     _say_where(folder, quiet, as_json)
 
 
-@cli.command("merge-data")
+@cli.command("merge-data", short_help="Gather scattered external data.")
 @click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--output", type=FOLDER, required=True, help="Folder of the merged model.")
 @options(*OUTPUT)

@@ -12,7 +12,7 @@ from converter.errors import ParityError, UsageError
 from converter.options import FOLDER, OUTPUT, options
 
 
-@click.command("new")
+@click.command("new", short_help="Write a plugin package to start from.")
 @click.argument("name")
 @click.option("--output", type=FOLDER, help="Folder of the package. [default: converter-NAME]")
 @options(*OUTPUT)
@@ -32,7 +32,7 @@ def new_command(name: str, output: Path | None, quiet: bool, verbose: bool, as_j
         write_line(f"  converter --arch {arch} --tiny --output {arch}-onnx")
 
 
-@click.command("explain")
+@click.command("explain", short_help="Print what causes and cures an error.")
 @click.argument("topic", required=False)
 @options(*OUTPUT)
 def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool
         write_line(text)
 
 
-@click.command("bisect")
+@click.command("bisect", short_help="Find the first module that is wrong.")
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", help="The checkpoint the package was made from.")
 @click.option("--precision", help="Rank the modules of this precision by the error they add to fp32's.")

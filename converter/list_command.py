@@ -8,7 +8,7 @@ from converter.console import quiet_libraries, write_error
 from converter.options import OUTPUT, options
 
 
-@click.command("list")
+@click.command("list", short_help="Show the architectures and their tasks.")
 @click.option("--arch", help="Only this architecture, by its name or a model type it owns.")
 @options(*OUTPUT)
 def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:

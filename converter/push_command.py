@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from converter.push import Push
 
 
-@click.command("push")
+@click.command("push", short_help="Upload a package to the model hub.")
 @click.argument("package", type=FOLDER)
 @click.argument("repo")
 @click.option("--public", is_flag=True, help="Anybody may see it. [default: private]")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MEASURES = ("cosine", "cosine_min", "top1", "maxsim_top1", "perplexity")
 
 
-@click.command("quantize")
+@click.command("quantize", short_help="Add precisions to a package.")
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--output", type=FOLDER, help="Folder of the new package. [default: added to PACKAGE]")
 @click.option("--precisions", default="q8", show_default=True, help="Comma-separated names.")

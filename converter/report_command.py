@@ -10,7 +10,7 @@ from converter.console import quiet_libraries, write_line
 from converter.options import FOLDER, OUTPUT, options
 
 
-@click.command("report")
+@click.command("report", short_help="Write one HTML page about a package.")
 @click.argument("package", type=FOLDER)
 @click.option(
     "--html",
