@@ -1,12 +1,13 @@
 """Convert every model type of the installed transformers that has a task class, and write down what came of it.
 
-    python scripts/coverage.py [--workers N] [--only NAME ...] [--tasks NAME ...] [--again] [--no-run]
+    python scripts/coverage.py [--workers N] [--only NAME ...] [--tasks NAME ...] [--first] [--owned] [--seconds N]
+                               [--again] [--no-run]
 
-Each case is a small checkpoint of five layers with odd sizes and seeded weights, converted with full parity at the
-default opset. Types that no plugin owns go through the one that stands in for them. The first task of every type comes
-first, then the second. Results go to docs/architectures.jsonl as they come, so a run that was stopped goes on where it
-was, on a fresh clone too; docs/architectures.md is written from that file. A worker is a process of its own: one that
-dies or hangs costs its case, not the run.
+Each case is a small checkpoint of five layers with odd sizes and seeded weights, converted by the command line with
+full parity at the default opset. Types that no plugin owns go through the one that stands in for them. The first task
+of every type comes first, then the second. Results go to docs/architectures.jsonl as they come, so a run that was
+stopped goes on where it was, on a fresh clone too; docs/architectures.md is written from that file. A worker is a
+process of its own: one that dies or hangs costs its case, not the run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import queue
 import select
 import subprocess
@@ -26,15 +28,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from coverage_table import current, results, table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "architectures.jsonl"
 TABLE = ROOT / "docs" / "architectures.md"
 TIME_LIMIT = 600.0  # seconds for one case; the slowest takes about a tenth of it where nothing else runs
+BOUND = 1e-4  # of the largest difference of any unmasked element, whatever a plugin allows
+MADE_WITH = ("torch", "transformers", "onnxruntime")
 
 # Five layers are enough that some are stamped; what configs call their number differs.
 DEPTH = 5
-DEPTH_KEYS = {"num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers", "decoder_layers"}
-DEPTH_KEYS |= {"num_decoder_layers"}
+DEPTH_KEYS = {
+    "num_hidden_layers",
+    "n_layers",
+    "n_layer",
+    "num_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "depth",
+}
+DEPTH_KEYS |= {"num_decoder_layers", "encoder_num_hidden_layers", "decoder_num_hidden_layers"}
 
 
 def deepened(tiny: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +67,27 @@ def deeper(source: Any) -> Any:
     """The same source, whose small checkpoints have `DEPTH` layers."""
     if hasattr(source, "depth"):  # it shrinks configs itself
         return replace(source, depth=DEPTH)
-    return replace(source, tiny=deepened(source.tiny)) if hasattr(source, "tiny") else source
+    if callable(source.tiny):  # it has one for every backbone
+        return replace(source, tiny=lambda model_type: deepened(source.tiny(model_type)))
+    entries = {name: deepened(getattr(source, name)) for name in ("tiny", "tinies") if hasattr(source, name)}
+    return replace(source, **entries)
+
+
+def converted(arch: str, task: str, checkpoint: Path, package: Path) -> dict[str, Any]:
+    """What the command line's own path comes to, off the package's record. Raises what it raises."""
+    from converter.cli import cli
+
+    options = {"--arch": arch, "--task": task, "--model": checkpoint, "--output": package, "--parity": "full"}
+    arguments = [str(word) for option in options.items() for word in option]
+    cli.main([*arguments, "--quiet"], prog_name="converter", standalone_mode=False)
+    record = json.loads((package / "converter.json").read_text())
+    # Tokens of a generation are compared as such: they are counted, and all of them agree.
+    compared = [row for row in record["parity"]["worst"] if row["output"] != "tokens"]
+    difference = max(row["max_abs"] for row in compared)
+    if difference > BOUND:
+        raise ValueError(f"it differs by {difference:.1e}, within a bound of its own")
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in MADE_WITH)
+    return {"result": "pass", "difference": difference, "notes": record["notes"], "versions": versions}
 
 
 def write_deep(source: Any, folder: Path, task: str) -> None:
@@ -66,7 +100,6 @@ def write_deep(source: Any, folder: Path, task: str) -> None:
 
 def run_case(arch: str, task: str) -> dict[str, Any]:
     """Convert one case in this process. Whatever is raised becomes its reason."""
-    from converter import convert
     from converter.registry import load_registry
     from converter.request import DEFAULT_OPSET
 
@@ -78,13 +111,7 @@ def run_case(arch: str, task: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
             checkpoint = Path(scratch) / "checkpoint"
             write_deep(architecture.source, checkpoint, task)
-            report = convert(
-                arch=arch, model=checkpoint, output=Path(scratch) / "package", task=task, parity="full"
-            )
-        # Tokens of a generation are compared as such: they are counted, and all of them agree.
-        compared = [row for row in report.parity.comparisons if row.output != "tokens"]
-        difference = max(row.max_abs for row in compared)
-        outcome.update(result="pass", difference=difference, notes=list(report.notes))
+            outcome |= converted(arch, task, checkpoint, Path(scratch) / "package")
     except Exception as error:  # the table is what the errors are for
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         outcome.update(result="fail", reason=f"{type(error).__name__}: {' '.join(lines[:2])}"[:400])
@@ -143,18 +170,24 @@ class Worker:
             self.process = None
 
 
-def cases(only: Sequence[str], tasks: Sequence[str]) -> list[dict[str, str]]:
-    """Every type and task, the first task of each type before the second of any; what has a plugin before the rest."""
+def cases(
+    only: Sequence[str] = (), tasks: Sequence[str] = (), *, owned_only: bool = False, first: bool = False
+) -> list[dict[str, str]]:
+    """Every type and task, the first task of each type before the second of any; what has a plugin before the rest.
+
+    `owned_only` leaves out types without a plugin of their own, `first` all tasks but the first of each type.
+    """
     from converter.registry import load_registry
 
     registry = load_registry()
     found = [entry for entry in registry.architectures.values() if entry.stand_in is None]
     owned = {kind for entry in found for kind in entry.model_types}
-    for entry in registry.architectures.values():
+    for entry in () if owned_only else registry.architectures.values():
         kinds = sorted(set(entry.stand_in.model_types()) - owned) if entry.stand_in else []
         made = (registry.stand_in(kind, None) for kind in kinds)
         found += [architecture for architecture in made if architecture is not None]
-    rounds = itertools.zip_longest(*([(entry, task) for task in entry.tasks] for entry in found))
+    last = 1 if first else None
+    rounds = itertools.zip_longest(*([(entry, task) for task in entry.tasks[:last]] for entry in found))
     return [
         {"arch": entry.name, "task": task}
         for entry, task in (pair for one in rounds for pair in one if pair is not None)
@@ -162,21 +195,9 @@ def cases(only: Sequence[str], tasks: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def results(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The last result of each case. One of the opset that is the default now outdates any other."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = sorted(map(json.loads, lines), key=current)
-    return {(row["arch"], row["task"]): row for row in rows}
-
-
-def current(row: Mapping[str, Any]) -> bool:
-    """Whether a result is of the opset that is the default now."""
-    from converter.request import DEFAULT_OPSET
-
-    return bool(row.get("opset") == DEFAULT_OPSET)
-
-
-def run_all(pending: Sequence[dict[str, str]], workers: int, file: IO[str]) -> None:
+def run_all(pending: Sequence[dict[str, str]], workers: int, file: IO[str], seconds: float) -> None:
+    """Each case's result goes to `file` as it comes. None is begun once `seconds` have passed."""
+    end = time.monotonic() + seconds
     todo: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for case in pending:
         todo.put(case)
@@ -184,7 +205,7 @@ def run_all(pending: Sequence[dict[str, str]], workers: int, file: IO[str]) -> N
 
     def work() -> None:
         worker = Worker()
-        while not todo.empty():
+        while not todo.empty() and time.monotonic() < end:
             try:
                 row = worker.run(todo.get_nowait())
             except queue.Empty:
@@ -204,61 +225,14 @@ def run_all(pending: Sequence[dict[str, str]], workers: int, file: IO[str]) -> N
         thread.join()
 
 
-def passes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table of what passed."""
-    return [
-        "| model type | task | result | max difference | seconds |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {row['model_type']} | {row['task']} | pass | {row['difference']:.1e} | {row['seconds']} |"
-            for row in rows
-        ),
-    ]
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """docs/architectures.md."""
-    from converter.request import DEFAULT_OPSET
-
-    ordered = sorted(rows, key=lambda row: (row["model_type"], row["task"]))
-    passed = [row for row in ordered if row["result"] == "pass" and current(row)]
-    failed = [row for row in ordered if row["result"] != "pass" and current(row)]
-    older = [row for row in ordered if row["result"] == "pass" and not current(row)]
-    types = {row["model_type"] for row in passed}
-    lines = [
-        "# Architectures",
-        "",
-        f"Written by `scripts/coverage.py`: {len(types)} model types, {len(passed)} pairs of model type and task"
-        f" pass, at opset {DEFAULT_OPSET}.",
-        "Each is a small checkpoint of odd sizes and random weights, converted, and its graphs compared with the",
-        "untouched original at sizes that tracing never saw: batch 1, every other axis at its least, padding on both",
-        "sides. The difference is the largest of any unmasked output element at any of these sizes. Seconds are of a",
-        "machine of two cores that others used too.",
-        "",
-        *passes(passed),
-    ]
-    if older:
-        lines += [
-            "",
-            "## Not run again yet",
-            "",
-            f"These passed before opset {DEFAULT_OPSET} was the default.",
-            "",
-        ]
-        lines += passes(older)
-    if failed:
-        lines += ["", "## Failures", "", "| model type | task | reason |", "| --- | --- | --- |"]
-        lines += [
-            f"| {row['model_type']} | {row['task']} | {row['reason'].replace('|', '/')} |" for row in failed
-        ]
-    return "\n".join([*lines, ""])
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="architectures; all without it")
     parser.add_argument("--tasks", nargs="*", default=[], metavar="NAME", help="tasks; all without it")
+    parser.add_argument("--first", action="store_true", help="only the first task of each type")
+    parser.add_argument("--owned", action="store_true", help="only types with a plugin of their own")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after that")
     parser.add_argument("--again", action="store_true", help="run what has a result, too")
     parser.add_argument(
         "--no-run", action="store_true", help="only write the table from the results there are"
@@ -270,12 +244,16 @@ def main() -> int:
     if arguments.serve:
         serve()
         return 0
-    wanted = [] if arguments.no_run else cases(arguments.only, arguments.tasks)
+    wanted = (
+        []
+        if arguments.no_run
+        else cases(arguments.only, arguments.tasks, owned_only=arguments.owned, first=arguments.first)
+    )
     known = {key for key, row in results(arguments.results).items() if current(row)}
     pending = [case for case in wanted if arguments.again or (case["arch"], case["task"]) not in known]
     arguments.results.parent.mkdir(exist_ok=True)
     with arguments.results.open("a") as file:
-        run_all(pending, arguments.workers, file)
+        run_all(pending, arguments.workers, file, arguments.seconds)
     rows = sorted(results(arguments.results).values(), key=lambda row: (row["model_type"], row["task"]))
     arguments.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments.table.write_text(table(rows))

@@ -134,7 +134,9 @@ def coverage_script() -> Any:
     spec = importlib.util.spec_from_file_location("coverage_script", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))  # as it is where the script is run
+        spec.loader.exec_module(module)
     return module
 
 
