@@ -54,13 +54,14 @@ def play_graphs(played: Played, folder: Path, device: str) -> Comparison:
         make(call, sessions, state)
     choose(state)
     while len(state.tokens) < played.tokens.shape[1]:
-        make(scenario.step, sessions, state)
+        for call in scenario.step:
+            make(call, sessions, state)
         choose(state)
     found = np.stack(state.tokens, axis=1)
     different = int((found != played.tokens).sum())
     batch, steps = played.tokens.shape
     return Comparison(
-        component=scenario.step.stem,
+        component=scenario.step[-1].stem,
         size=f"{scenario.name}: {batch} rows, {steps} tokens",
         output="tokens",
         pair="graph/original",

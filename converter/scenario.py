@@ -49,7 +49,7 @@ class Scenario:
 
     prompt    seed -> what all calls draw on, by name; rows of different lengths where a batch may have them
     opening   calls made once, in order; the last one gives the first `logits`
-    step      the call made again for every further token
+    step      the calls made again for every further token, in order; the last one gives `logits`
     original  (the untouched model, prompt, number of tokens) -> its tokens, int64 (batch, number), chosen by its own
               `generate` and not cut at an end-of-sequence token
     """
@@ -57,13 +57,13 @@ class Scenario:
     name: str
     prompt: Callable[[int], Tensors]
     opening: tuple[Call, ...]
-    step: Call
+    step: tuple[Call, ...]
     original: Callable[[nn.Module, Tensors, int], torch.Tensor]
     steps: int = 32
 
     @property
     def stems(self) -> frozenset[str]:
-        return frozenset(call.stem for call in (*self.opening, self.step))
+        return frozenset(call.stem for call in (*self.opening, *self.step))
 
 
 def no_scenarios(config: Any, task: str) -> tuple[Scenario, ...]:

@@ -13,7 +13,9 @@ def seed_weights(model: nn.Module, seed: int) -> None:
 
     Models initialise with a deviation of 0.02, under which attention hardly moves the residual stream and a dropped
     mask or a wrong position stays below any tolerance. Here matrices keep the variance of what they multiply
-    (deviation 1/sqrt(fan in)), scales vary around 1 and biases around 0.
+    (deviation 1/sqrt(fan in)), scales vary around 1 and biases around 0. The model is initialised already: a scale that
+    was set to 0 is one that it adds to 1, as Gemma's norms do. Around 2, norm by norm, attention would look at one token
+    only and rounding would grow from layer to layer.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -23,7 +25,7 @@ def seed_weights(model: nn.Module, seed: int) -> None:
                 fan_in = math.prod(parameter.shape[1:])
                 parameter.copy_(noise if _is_table(model, name) else noise / math.sqrt(fan_in))
             else:
-                centre = 1.0 if name.endswith("weight") else 0.0
+                centre = 1.0 if name.endswith("weight") and bool(parameter.any()) else 0.0
                 parameter.copy_(centre + 0.1 * noise)
         for name, buffer in model.named_buffers():
             # Batch statistics as if trained: at their defaults of 0 and 1 they would test nothing.

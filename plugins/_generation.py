@@ -59,7 +59,7 @@ def decoder_scenario(
             Call(stem, partial(_first_chunk, cache, positions)),
             Call(stem, partial(_chunk, positions, slice(CUT, None)), bound),
         ),
-        step=Call(stem, partial(_chunk, positions, slice(-1, None)), bound),
+        step=(Call(stem, partial(_chunk, positions, slice(-1, None)), bound),),
         original=_generate_text,
     )
 
@@ -112,7 +112,7 @@ def encoder_decoder_scenario(
             Call("encoder_model", _whole_prompt),
             Call("decoder_model_merged", partial(_decoder_step, start, cache, masked), hidden),
         ),
-        step=Call("decoder_model_merged", partial(_decoder_step, start, (), masked), {**hidden, **past}),
+        step=(Call("decoder_model_merged", partial(_decoder_step, start, (), masked), {**hidden, **past}),),
         original=partial(_generate_from, start),
     )
 

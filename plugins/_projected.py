@@ -135,7 +135,8 @@ class ProjectedModel:
         from converter.seeding import seed_weights
 
         config = self._tiny_config(like)
-        model: Any = self.skeleton(config, task)
+        backbone = self._backbone(config.model_type)
+        model: Any = _joined(backbone._build(config, self.task), config.projections)
         seed_weights(model, seed)
         prefix = model.backbone.base_model_prefix
         tensors = {

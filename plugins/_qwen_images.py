@@ -5,6 +5,7 @@ Not a plugin itself: it registers nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,37 @@ class Qwen(Family):
             {"pixel_values": values, self.grid: grid},
             {"pixel_values": {0: "num_patches"}, self.grid: {0: "num_images"}},
         )
+
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        patches: list[int] = images[self.grid].prod(dim=1).tolist()
+        return [count // int(config.vision_config.spatial_merge_size) ** 2 for count in patches]
+
+    def positions(
+        self, config: Any, image: torch.Tensor, mask: torch.Tensor, images: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """M-RoPE: text counts on, an image's tokens have its row and column, text after it goes on behind the larger.
+
+        One still image in each row, as in https://arxiv.org/abs/2409.12191, section 2.1.
+        """
+        import torch
+
+        positions = torch.zeros(3, *image.shape, dtype=torch.int64)
+        sides = images[self.grid][:, 1:] // int(config.vision_config.spatial_merge_size)
+        for row, (height, width) in enumerate(sides.tolist()):
+            real = mask[row].bool()
+            before = int(image[row, real].long().argmax())
+            square = torch.arange(height * width)
+            seen = torch.stack([square * 0, square // width, square % width]) + before
+            after = before + max(height, width) + torch.arange(int(real.sum()) - before - len(square))
+            positions[:, row, real] = torch.cat(
+                [torch.arange(before).expand(3, -1), seen, after.expand(3, -1)], dim=1
+            )
+        return positions
+
+    def as_processed(self, inputs: Mapping[str, Any], image: torch.Tensor) -> dict[str, Any]:
+        given = dict(inputs)
+        grids = given.pop(self.grid)
+        return {**given, "image_grid_thw": grids, "mm_token_type_ids": image.int()}
 
     def vision(self, model: nn.Module) -> nn.Module:
         from converter.wrappers.qwen_vision import PackedVision

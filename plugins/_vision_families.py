@@ -32,6 +32,12 @@ class Llava(Family):
                 remedy="convert a checkpoint over CLIP or SigLIP",
             )
 
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        """All patches, and CLIP's class token; `default` leaves out the first of them."""
+        whole = config.vision_config.model_type == "clip_vision_model"
+        skipped = config.vision_feature_select_strategy == "default"
+        return [count + whole - skipped for count in super().image_tokens(config, images)]
+
     def vision(self, model: nn.Module) -> nn.Module:
         from converter.wrappers.vision_language import LlavaVision
 
@@ -60,6 +66,12 @@ class Tiled(Family):
         axes["pixel_attention_mask"] = {**rows, 2: "height", 3: "width"}
         return DummyInputs(tensors, axes)
 
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        pixels = images["pixel_values"]
+        squares = pixels.shape[-1] // (config.vision_config.patch_size * config.scale_factor)
+        real = pixels.flatten(2).any(dim=-1).sum(dim=1)
+        return [int(tiles) * squares**2 for tiles in real]
+
     def vision(self, model: nn.Module) -> nn.Module:
         from converter.wrappers.vision_language import TilesVision
 
@@ -80,6 +92,10 @@ class Prefix(Family):
     """PaliGemma: what comes first, image and question, is seen in both directions."""
 
     first_position: int = 1
+    chunks: bool = False
+
+    def as_processed(self, inputs: Mapping[str, Any], image: torch.Tensor) -> dict[str, Any]:
+        return {**inputs, "token_type_ids": image.new_zeros(image.shape).long()}
 
     def decoder(self, model: nn.Module) -> nn.Module:
         from converter.wrappers.vision_language import BlockDecoder
@@ -95,6 +111,14 @@ class Prefix(Family):
 @dataclass(frozen=True)
 class Marked(Prefix):
     """Gemma 3: each image is seen in both directions; a number behind each embedding says what is an image's."""
+
+    chunks: bool = True
+
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        return [int(config.mm_tokens_per_image)] * len(images["pixel_values"])
+
+    def as_processed(self, inputs: Mapping[str, Any], image: torch.Tensor) -> dict[str, Any]:
+        return {**inputs, "token_type_ids": image.long()}
 
     def behind(self, config: Any) -> int:
         return 1

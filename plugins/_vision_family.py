@@ -23,6 +23,7 @@ class Family:
     first_position  the position of a text's first token, as the model's own `generate` counts
     mrope           positions are three: time, row and column
     feature_axis    what the first axis of `image_features` counts
+    chunks          whether a prompt may come in several calls
     """
 
     tiny: Mapping[str, Any]
@@ -30,6 +31,7 @@ class Family:
     first_position: int = 0
     mrope: bool = False
     feature_axis: str = "num_images"
+    chunks: bool = True
 
     def check(self, config: Any) -> None:
         """Raise UsageError for a config that is not served."""
@@ -54,6 +56,22 @@ class Family:
         shape = size["num_images"], int(getattr(vision, "num_channels", 3)), side, side
         pixels = torch.randn(shape, generator=generator)
         return DummyInputs({"pixel_values": pixels}, {"pixel_values": {0: "num_images"}})
+
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        """How many tokens each row's image becomes; one image, or one row of tiles, is for each row of text."""
+        vision = config.vision_config
+        side = int(vision.image_size) // int(vision.patch_size)
+        return [side**2] * len(images["pixel_values"])
+
+    def positions(
+        self, config: Any, image: torch.Tensor, mask: torch.Tensor, images: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Of a prompt's tokens, some of which are an `image`'s: int64 (batch, length), or (3, batch, length)."""
+        return (mask.cumsum(-1) - 1 + self.first_position).clamp(min=0)
+
+    def as_processed(self, inputs: Mapping[str, Any], image: torch.Tensor) -> dict[str, Any]:
+        """What the model's processor would hand to `generate`, made of ids, mask and what `images` gives."""
+        return dict(inputs)
 
     def vision(self, model: nn.Module) -> nn.Module:
         from converter.wrappers.vision_language import PlainVision

@@ -22,11 +22,14 @@ from converter.plugins._layouts import padded
 from converter.plugins._qwen_vl import conv3d_in_onnx
 from converter.plugins._vision_families import FAMILIES
 from converter.plugins._vision_family import Family
+from converter.plugins._vision_generation import vision_scenario
 from converter.plugins.decoder import cache_shape
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from converter.scenario import Scenario
 
 TASK = "image-text-to-text"
 EMBEDS = "inputs_embeds"
@@ -157,6 +160,14 @@ def _components(config: Any, task: str) -> Sequence[Component]:
     )
 
 
+def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    text = config.get_text_config()
+    heads, key, value = cache_shape(text)
+    widths = {"key": (heads, key), "value": (heads, value)}
+    cache = {name.removeprefix("."): widths[name.rpartition(".")[2]] for name in names("", text)}
+    return (vision_scenario(FAMILIES[config.model_type], config, image_token(config), cache),)
+
+
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     stems = ("vision_encoder", "embed_tokens", "decoder_model_merged")
@@ -170,6 +181,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 reference_checkpoint=family.checkpoint,
                 source=TransformersModel({TASK: "AutoModelForImageTextToText"}, family.tiny, model_type),
                 components=_components,
+                scenarios=_scenarios,
                 variants={TASK: (variant,)},
                 translations=conv3d_in_onnx,
             )

@@ -52,8 +52,9 @@ def test_tokens_of_prompts_of_different_lengths_are_the_originals(
 
 def with_bindings(played: Played, change: Callable[[dict[str, str]], dict[str, str]]) -> Played:
     scenario: Scenario = played.scenario
-    step = replace(scenario.step, bindings=change(dict(scenario.step.bindings)))
-    return replace(played, scenario=replace(scenario, step=step))
+    (step,) = scenario.step
+    changed = replace(step, bindings=change(dict(step.bindings)))
+    return replace(played, scenario=replace(scenario, step=(changed,)))
 
 
 def test_keys_handed_on_as_values_show(generated: tuple[Played, Path]) -> None:
