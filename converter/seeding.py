@@ -13,9 +13,9 @@ def seed_weights(model: nn.Module, seed: int) -> None:
 
     Models initialise with a deviation of 0.02, under which attention hardly moves the residual stream and a dropped
     mask or a wrong position stays below any tolerance. Here matrices keep the variance of what they multiply
-    (deviation 1/sqrt(fan in)), scales vary around 1 and biases around 0. The model is initialised already: a scale that
-    was set to 0 is one that it adds to 1, as Gemma's norms do. Around 2, norm by norm, attention would look at one token
-    only and rounding would grow from layer to layer.
+    (deviation 1/sqrt(fan in)), scales vary around 1 and biases around 0. The model is initialised already: a scale
+    that was set to 0 is one that it adds to 1, as Gemma's norms do. Around 2, norm by norm, attention would look at
+    one token only and rounding would grow from layer to layer.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -6,8 +6,8 @@
 Each case is a small checkpoint of five layers with odd sizes and seeded weights, converted by the command line with
 full parity at the default opset. Types that no plugin owns go through the one that stands in for them. The first task
 of every type comes first, then the second. Results go to docs/architectures.jsonl as they come, so a run that was
-stopped goes on where it was, on a fresh clone too; docs/architectures.md is written from that file. A worker is a
-process of its own: one that dies or hangs costs its case, not the run.
+stopped goes on where it was, on a fresh clone too; those in docs/architectures.md are written from that file. A worker
+is a process of its own: one that dies or hangs costs its case, not the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from coverage_table import current, results, table
+from coverage_table import current, results, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "architectures.jsonl"
@@ -256,7 +256,7 @@ def main() -> int:
         run_all(pending, arguments.workers, file, arguments.seconds)
     rows = sorted(results(arguments.results).values(), key=lambda row: (row["model_type"], row["task"]))
     arguments.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments.table.write_text(table(rows))
+    write_table(arguments.table, rows)
     return int(any(row["result"] != "pass" for row in rows))
 
 

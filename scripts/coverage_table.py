@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+HEADING = "## Results"
+
 
 def results(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """The last result of each case. One of the opset that is the default now outdates any other."""
@@ -35,38 +37,31 @@ def passes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """docs/architectures.md."""
+    """The results in docs/architectures.md; what stands above them there is written by hand."""
     from converter.request import DEFAULT_OPSET
 
     ordered = sorted(rows, key=lambda row: (row["model_type"], row["task"]))
     passed = [row for row in ordered if row["result"] == "pass" and current(row)]
     failed = [row for row in ordered if row["result"] != "pass" and current(row)]
-    older = [row for row in ordered if row["result"] == "pass" and not current(row)]
     types = {row["model_type"] for row in passed}
+    versions = sorted({row["versions"] for row in passed if "versions" in row})
     lines = [
-        "# Architectures",
+        HEADING,
         "",
-        f"Written by `scripts/coverage.py`: {len(types)} model types, {len(passed)} pairs of model type and task"
-        f" pass, at opset {DEFAULT_OPSET}.",
-        "Each is a small checkpoint of odd sizes and random weights, converted, and its graphs compared with the",
-        "untouched original at sizes that tracing never saw: batch 1, every other axis at its least, padding on both",
-        "sides. The difference is the largest of any unmasked output element at any of these sizes. Seconds are of a",
-        "machine of two cores that others used too.",
+        f"{len(types)} model types, {len(passed)} pairs of model type and task pass, at opset {DEFAULT_OPSET}"
+        f" ({'; '.join(versions)}).",
         "",
         *passes(passed),
     ]
-    if older:
-        lines += [
-            "",
-            "## Not run again yet",
-            "",
-            f"These passed before opset {DEFAULT_OPSET} was the default.",
-            "",
-        ]
-        lines += passes(older)
     if failed:
         lines += ["", "## Failures", "", "| model type | task | reason |", "| --- | --- | --- |"]
         lines += [
             f"| {row['model_type']} | {row['task']} | {row['reason'].replace('|', '/')} |" for row in failed
         ]
     return "\n".join([*lines, ""])
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put the results in place of those that the file has."""
+    head = path.read_text().partition(HEADING)[0] if path.exists() else ""
+    path.write_text(head + table(rows))
