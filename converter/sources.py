@@ -98,12 +98,16 @@ class TransformersModel:
         from converter.seeding import seed_weights
 
         base = CONFIG_MAPPING[self.model_type]() if like is None else like
-        config = type(base).from_dict(merged(base.to_dict(), self.tiny))
+        config = self.shrunk(base)
         # Where a task has several classes, Auto classes look for theirs here, and cannot bear None.
         config.architectures = config.architectures or []
         model = self._build(config, task)
         seed_weights(model, seed)
         model.save_pretrained(folder)  # type: ignore[operator]
+
+    def shrunk(self, base: Any) -> Any:
+        """A small config of the same kind."""
+        return type(base).from_dict(merged(base.to_dict(), self.tiny))
 
     def _build(self, config: Any, task: str) -> nn.Module:
         import torch

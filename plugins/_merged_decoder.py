@@ -70,10 +70,11 @@ def encoder_mask(size: Size) -> torch.Tensor:
     return token_inputs(replace(size, axes=renamed), vocabulary=9, pad=0).tensors["attention_mask"]
 
 
-def decoder_inputs(config: Any, masked: bool, size: Size) -> DummyInputs:
+def decoder_inputs(config: Any, hidden: int, masked: bool, size: Size) -> DummyInputs:
     """Without past the first step, with past a later one, which has one of the encoder's length too.
 
-    An odd batch comes with a dummy past of length 1 at the first step, as optimum sends it; it must not matter.
+    `hidden` is the width of the encoder's states. An odd batch comes with a dummy past of length 1 at the first step,
+    as optimum sends it; it must not matter.
     """
     import torch
 
@@ -85,7 +86,7 @@ def decoder_inputs(config: Any, masked: bool, size: Size) -> DummyInputs:
     new, dummy = size["decoder_sequence_length"], batch % 2
     vocabulary = first_of(config, "tgt_vocab_size", "vocab_size")
     tensors["input_ids"] = torch.randint(3, vocabulary - 1, (batch, new), generator=generator)
-    tensors["encoder_hidden_states"] = torch.randn(batch, source, width(config), generator=generator)
+    tensors["encoder_hidden_states"] = torch.randn(batch, source, hidden, generator=generator)
     axes: dict[str, Mapping[int, str]] = {name: NEW if name == "input_ids" else SOURCE for name in tensors}
     heads, dim = head_shape(config)
     lengths = {"decoder": past or dummy, "encoder": source if past else dummy}
@@ -112,14 +113,13 @@ def encoder_reference(model: Any, tensors: Any) -> dict[str, torch.Tensor]:
     return {"last_hidden_state": model.get_encoder()(**tensors).last_hidden_state}
 
 
-def decoder_reference(model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+def decoder_reference(config: Any, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
     """As `generate` calls it: with no cache at first, then with the one it made."""
     from transformers import DynamicCache, EncoderDecoderCache
 
     from converter.wrappers.decoder import fill
     from converter.wrappers.seq2seq import encoder_output, present
 
-    config = model.config
     cache: Any = None
     if bool(tensors["use_cache_branch"]):
         sides = {
@@ -185,15 +185,18 @@ def encoder_component(
     )
 
 
-def decoder_component(config: Any, source: Axis, *, masked: bool) -> Component:
-    """`masked` says whether the decoder is told of padding among the encoder's positions."""
+def decoder_component(config: Any, source: Axis, *, masked: bool, hidden: int | None = None) -> Component:
+    """`config` is the decoder's, `hidden` the width of the encoder's states where it is another.
+
+    `masked` says whether the decoder is told of padding among the encoder's positions.
+    """
     outputs = [Output("logits", NEW)]
     outputs += [Output(name, PRESENT[side]) for name, side in cache_names("present", config)]
     return Component(
         stem="decoder_model_merged",
         wrapper=_decoder,
-        inputs=partial(decoder_inputs, config, masked),
-        reference=decoder_reference,
+        inputs=partial(decoder_inputs, config, hidden or width(config), masked),
+        reference=partial(decoder_reference, config),
         axes=(
             Axis("batch_size", 2, high=5),
             Axis("decoder_sequence_length", 3, high=12),
@@ -215,28 +218,25 @@ def scenario(
 
 
 def pair(
-    model_type: str,
-    tiny: Mapping[str, Any],
-    task: str,
-    auto_class: str,
+    source: TransformersModel,
     components: Callable[[Any, str], Sequence[Component]],
     what: str,
     scenarios: Callable[[Any, str], Sequence[Scenario]],
+    *,
+    variant: str = "text",
+    checkpoint: str = "",
 ) -> Architecture:
-    """An architecture of two graphs; `what` the encoder takes."""
-    variant = Variant(
-        "text" if "text2text" in task else "speech",
-        ("encoder_model", "decoder_model_merged"),
-        f"an encoder of {what}, and a decoder whose first step has no past and use_cache_branch false",
-    )
+    """An architecture of two graphs, whose encoder takes `what`."""
+    summary = f"an encoder of {what}, and a decoder whose first step has no past and use_cache_branch false"
+    stems = ("encoder_model", "decoder_model_merged")
     return Architecture(
-        name=model_type.replace("-", "_"),
-        model_types=(model_type,),
+        name=source.model_type.replace("-", "_"),
+        model_types=(source.model_type,),
         summary=f"encoder-decoder of {what}",
-        reference_checkpoint="",
-        source=TransformersModel(classes={task: auto_class}, tiny=tiny, model_type=model_type),
+        reference_checkpoint=checkpoint,
+        source=source,
         components=components,
         scenarios=scenarios,
-        variants={task: (variant,)},
+        variants={task: (Variant(variant, stems, summary),) for task in source.classes},
         translations=cross_attention_in_onnx,
     )

@@ -47,6 +47,11 @@ class Kind:
     whole: bool = False
     calls_int: str = ""
 
+    @property
+    def small(self) -> dict[str, Any]:
+        """Its whole tiny config."""
+        return dict(self.tiny) if self.whole else {**TINY, **self.tiny}
+
 
 # Odd sizes; a grid of 6 x 6 patches. What follows from the depth is left for the config to work out.
 TINY = {

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter import Architecture, Axis, Component, DummyInputs, GraphPass, Size, hookimpl
+from converter import (
+    Architecture,
+    Axis,
+    Component,
+    DummyInputs,
+    GraphPass,
+    Size,
+    TransformersModel,
+    hookimpl,
+)
 from converter.errors import UsageError
 from converter.plugins._generation import text_prompts
 from converter.plugins._merged_decoder import (
@@ -111,7 +120,8 @@ def _measure_kept_past(model: ir.Model) -> bool:
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, tiny in FAMILY.items():
-        register(pair(model_type, tiny, TASK, "AutoModelForSeq2SeqLM", _components, "text", _scenarios))
+        source = TransformersModel({TASK: "AutoModelForSeq2SeqLM"}, tiny, model_type)
+        register(pair(source, _components, "text", _scenarios))
 
 
 @hookimpl

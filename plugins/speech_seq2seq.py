@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter import Architecture, Axis, Component, DummyInputs, Size, hookimpl
+from converter import Architecture, Axis, Component, DummyInputs, Size, TransformersModel, hookimpl
 from converter.plugins._generation import tone
-from converter.plugins._merged_decoder import decoder_component, encoder_component, pair, scenario
+from converter.plugins._merged_decoder import (
+    decoder_component,
+    decoder_inputs,
+    encoder_component,
+    pair,
+    scenario,
+    width,
+)
+from converter.plugins.seq2seq import BART
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +56,15 @@ MOONSHINE = {
     "vocab_size": 601,
     "max_position_embeddings": 70,
 }
+SPEECH_TO_TEXT = {
+    **BART,
+    "input_feat_per_channel": 10,
+    "conv_channels": 28,
+    "conv_kernel_sizes": [5, 3],
+    "max_source_positions": 90,
+    "max_target_positions": 70,
+}
+FRAMES = {0: "batch_size", 1: "num_frames"}
 # What Moonshine's three convolutions span, and how far apart they look.
 SAMPLES, STEP = 895, 384
 
@@ -70,6 +88,52 @@ def sample_inputs(config: Any, size: Size) -> DummyInputs:
     return DummyInputs({"input_values": samples}, {"input_values": {0: "batch_size", 1: "sequence_length"}})
 
 
+def frame_inputs(config: Any, size: Size) -> DummyInputs:
+    """Frames of a spectrum and which of them are real, padded on the right as Speech2Text's extractor does it."""
+    import torch
+
+    generator = torch.Generator().manual_seed(size.seed)
+    batch, frames = size["batch_size"], size["num_frames"]
+    channels = config.input_feat_per_channel * config.input_channels
+    mask = frame_mask(size)
+    lengths = torch.tensor([after_convolutions(config, int(real)) for real in mask.sum(dim=1)])
+    real = torch.arange(after_convolutions(config, frames)) < lengths[:, None]
+    return DummyInputs(
+        {
+            "input_features": torch.randn(batch, frames, channels, generator=generator),
+            "attention_mask": mask,
+        },
+        {"input_features": FRAMES, "attention_mask": FRAMES},
+        {"last_hidden_state": real},
+    )
+
+
+def frame_mask(size: Size) -> torch.Tensor:
+    """int64 (batch, frames), each row shorter than the one before where padding is asked for."""
+    import torch
+
+    frames, step = size["num_frames"], 0 if size.padding == "none" else max(1, size["num_frames"] // 4)
+    lengths = (frames - step * torch.arange(size["batch_size"])).clamp(min=1)
+    return (torch.arange(frames) < lengths[:, None]).long()
+
+
+def after_convolutions(config: Any, frames: int) -> int:
+    """How many states the encoder makes of so many frames: each convolution takes every second."""
+    for _ in range(config.num_conv_layers):
+        frames = (frames - 1) // 2 + 1
+    return frames
+
+
+def _framed_decoder_inputs(config: Any, size: Size) -> DummyInputs:
+    """The decoder's own, under a mask of the encoder's frames: the model works out which states are real."""
+    length = after_convolutions(config, size["num_frames"])
+    sized = replace(size, axes={**size.axes, "encoder_sequence_length": length})
+    made = decoder_inputs(config, width(config), False, sized)
+    mask = {"encoder_attention_mask": frame_mask(size)}
+    axes = {"encoder_attention_mask": FRAMES}
+    return replace(made, tensors={**mask, **made.tensors}, axes={**axes, **made.axes})
+
+
 def _decoder(config: Any) -> Component:
     return decoder_component(config, Axis("encoder_sequence_length", 7, high=20), masked=False)
 
@@ -83,6 +147,15 @@ def _sampled(config: Any, task: str) -> Sequence[Component]:
     return encoder_component(partial(sample_inputs, config), length), _decoder(config)
 
 
+def _framed(config: Any, task: str) -> Sequence[Component]:
+    frames = Axis("num_frames", 27, high=60)
+    decoder = decoder_component(config, frames, masked=True)
+    return (
+        encoder_component(partial(frame_inputs, config), frames),
+        replace(decoder, inputs=partial(_framed_decoder_inputs, config)),
+    )
+
+
 def _window_of_sound(config: Any, seed: int) -> dict[str, torch.Tensor]:
     """The window of spectrum that transformers' own feature extractor makes of synthetic audio."""
     from transformers import WhisperFeatureExtractor
@@ -94,25 +167,54 @@ def _window_of_sound(config: Any, seed: int) -> dict[str, torch.Tensor]:
     return {"input_features": made["input_features"][:, :, :frames].contiguous()}
 
 
-def _sound(seed: int) -> dict[str, torch.Tensor]:
+def _frames_of_sound(config: Any, seed: int) -> dict[str, torch.Tensor]:
+    """Two sounds of different lengths, as transformers' own feature extractor hands them out."""
+    from transformers import Speech2TextFeatureExtractor
+
+    bins = config.input_feat_per_channel
+    extract = Speech2TextFeatureExtractor(feature_size=bins, num_mel_bins=bins)
+    sounds = [sound[: 9000 - 3000 * row] for row, sound in enumerate(tone(seed, 9000))]
+    made = extract(sounds, sampling_rate=extract.sampling_rate, padding=True, return_tensors="pt")
+    return {"input_features": made["input_features"], "attention_mask": made["attention_mask"].long()}
+
+
+def _sound(config: Any, seed: int) -> dict[str, torch.Tensor]:
     import torch
 
     return {"input_values": torch.from_numpy(tone(seed, SAMPLES + 10 * STEP))}
 
 
-def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
-    prompt = _sound if config.model_type == "moonshine" else partial(_window_of_sound, config)
-    return (scenario(config, "transcription", prompt, masked=False),)
+@dataclass(frozen=True)
+class Kind:
+    """How a model type differs.
+
+    tiny        its tiny config
+    components  of a config
+    what        its encoder takes
+    prompt      (config, seed) -> synthetic sound, as the encoder takes it
+    masked      whether the sound comes with a mask, which the decoder sees too
+    """
+
+    tiny: Mapping[str, Any]
+    components: Callable[[Any, str], Sequence[Component]]
+    what: str
+    prompt: Callable[[Any, int], dict[str, torch.Tensor]]
+    masked: bool = False
 
 
-# model type -> its tiny config, its components, what its encoder takes
-FAMILY: dict[str, tuple[dict[str, Any], Callable[[Any, str], Sequence[Component]], str]] = {
-    "moonshine": (MOONSHINE, _sampled, "samples of any length"),
-    "whisper": (WHISPER, _windowed, "one window of audio"),
+FAMILY = {
+    "moonshine": Kind(MOONSHINE, _sampled, "samples of any length", _sound),
+    "speech_to_text": Kind(SPEECH_TO_TEXT, _framed, "frames of a spectrum", _frames_of_sound, masked=True),
+    "whisper": Kind(WHISPER, _windowed, "one window of audio", _window_of_sound),
 }
+
+
+def _scenarios(kind: Kind, config: Any, task: str) -> Sequence[Scenario]:
+    return (scenario(config, "transcription", partial(kind.prompt, config), masked=kind.masked),)
 
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
-    for model_type, (tiny, components, what) in FAMILY.items():
-        register(pair(model_type, tiny, TASK, "AutoModelForSpeechSeq2Seq", components, what, _scenarios))
+    for model_type, kind in FAMILY.items():
+        source = TransformersModel({TASK: "AutoModelForSpeechSeq2Seq"}, kind.tiny, model_type)
+        register(pair(source, kind.components, kind.what, partial(_scenarios, kind), variant="speech"))

@@ -19,7 +19,7 @@ from converter import (
     Variant,
     hookimpl,
 )
-from converter.plugins._vision_types import FAMILY, FEATURES, TASKS, TINY, Kind
+from converter.plugins._vision_types import FAMILY, FEATURES, TASKS, Kind
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SIDE = 40
 
 
-def _image_size(config: Any) -> tuple[int, int]:
+def image_size(config: Any) -> tuple[int, int]:
     size = getattr(config, "image_size", SIDE)
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
@@ -39,7 +39,7 @@ def _inputs(config: Any, kind: Kind, size: Size) -> DummyInputs:
 
     generator = torch.Generator().manual_seed(size.seed)
     batch, channels = size["batch_size"], getattr(config, "num_channels", 3)
-    height, width = _image_size(config)
+    height, width = image_size(config)
     if kind.dynamic:
         height, width = size["height"] * kind.unit, size["width"] * kind.unit
     axes = {"pixel_values": {0: "batch_size", **({2: "height", 3: "width"} if kind.dynamic else {})}}
@@ -78,7 +78,7 @@ def _reference(
 def _axes(kind: Kind, config: Any) -> Sequence[Axis]:
     axes = [Axis("batch_size", 2, high=4)]
     if kind.dynamic:
-        step = -(-_image_size(config)[0] // kind.unit)
+        step = -(-image_size(config)[0] // kind.unit)
         axes += [Axis("height", 2 * step, low=step, high=4 * step)]
         axes += [Axis("width", 3 * step, low=step, high=4 * step)]
     if kind.masked:
@@ -139,7 +139,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 reference_checkpoint="",
                 source=TransformersModel(
                     classes={task: TASKS[task][0] for task in kind.tasks},
-                    tiny=kind.tiny if kind.whole else {**TINY, **kind.tiny},
+                    tiny=kind.small,
                     model_type=model_type,
                 ),
                 components=partial(_components, kind),

@@ -128,6 +128,9 @@ class DecoderMerged(nn.Module):
         super().__init__()
         self.model = model
         self.cross = cross_attentions(model)
+        self.project = getattr(
+            model, "enc_to_dec_proj", None
+        )  # where an encoder of images is of another width
 
     def forward(
         self,
@@ -151,11 +154,12 @@ class DecoderMerged(nn.Module):
             for name, tensor in past.items()
             if ".decoder." in name
         }
+        hidden = encoder_hidden_states if self.project is None else self.project(encoder_hidden_states)
         crossed = [tensor for name, tensor in past.items() if name not in own]
         layers = [
             CrossLayer(
                 attention,
-                encoder_hidden_states,
+                hidden,
                 {"key": crossed[2 * index], "value": crossed[2 * index + 1]},
                 use_cache_branch,
             )
