@@ -140,6 +140,8 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         message = pickle.dumps(("failed", _sendable(error), traceback.format_exc()))
+    # The other side ends this process once it has the answer. What torch still tidies up would complain of it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _send(channel, message)
 
 

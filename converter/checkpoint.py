@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CheckpointError, ConverterError, PluginError
+from converter.errors import CheckpointError, ConfigError, ConverterError, PluginError
 from converter.pickles import index_pickles, pickle_files, pickle_to_safetensors
 from converter.records import Architecture, Checkpoint, TensorInfo
 from converter.sentence_modules import module_tensors, read_modules
@@ -94,7 +94,10 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
             f"{folder} has no config.json",
             remedy="name the folder of a transformers checkpoint, not one above or below it",
         )
-    return read_object(path)
+    try:
+        return read_object(path)
+    except CheckpointError as error:
+        raise ConfigError(error.message, remedy=error.remedy) from error
 
 
 def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, TensorInfo]:

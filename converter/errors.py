@@ -5,6 +5,7 @@
         AmbiguousError            exit 2   several answers are possible, and the user has to choose
         PluginError               exit 2   a plugin is missing, broken or collides with another
       CheckpointError             exit 1   a checkpoint that is absent, incomplete, unsafe or damaged
+        ConfigError               exit 2   a config.json that describes no model
       ExportError                 exit 1   tracing or translating a component failed
       PassError                   exit 1   a graph pass failed or broke its postcondition
       WeightError                 exit 1   a graph tensor that no checkpoint tensor can fill
@@ -19,6 +20,7 @@ more, its class's own unless the error names another: `converter explain TOPIC` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class ConverterError(Exception):
@@ -35,6 +37,16 @@ class ConverterError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, whatever its constructor asks for: errors come from processes of their own."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[ConverterError], arguments: tuple[Any, ...], state: dict[str, Any]) -> ConverterError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(ConverterError):
@@ -65,6 +77,12 @@ class CheckpointError(ConverterError):
     """The checkpoint is absent, incomplete, unsafe or damaged."""
 
     topic = "checkpoint"
+
+
+class ConfigError(CheckpointError):
+    """A config.json that cannot be read, or that describes no model."""
+
+    exit_code = 2
 
 
 class ExportError(ConverterError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import CheckpointError, UsageError
+from converter.errors import ConfigError, UsageError
 from converter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -32,16 +32,17 @@ class TransformersModel:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, checkpoint: Checkpoint) -> Any:
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         try:
             return AutoConfig.from_pretrained(
                 checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
             )
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise CheckpointError(
+        except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+            raise ConfigError(
                 f"{checkpoint.source}: transformers cannot read its config.json: {error}",
-                remedy="a checkpoint with code of its own needs --trust-remote-code",
+                remedy="mend the entry it names; a checkpoint with code of its own needs --trust-remote-code",
             ) from error
 
     def default_task(self, checkpoint: Checkpoint) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import sys
 import time
@@ -15,7 +16,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from converter.apart import Apart, Telling, run_apart
-from converter.errors import ConverterError, UsageError, WeightError
+from converter.errors import (
+    AmbiguousError,
+    ConfigError,
+    ConverterError,
+    ParityError,
+    UsageError,
+    WeightError,
+)
 from converter.recipes import Cast, Load
 from converter.tensor_file import read_header
 from converter.weights import DataPlan, StoredTensor
@@ -51,6 +59,30 @@ def test_an_error_there_is_raised_here_with_its_remedy(tmp_path: Path) -> None:
     ):
         writer.result()
     assert caught.value.remedy
+
+
+def test_a_process_that_takes_its_time_to_end_does_not_complain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "unhurried.py").write_text(
+        "import atexit, time\n\ndef work(progress):\n    atexit.register(time.sleep, 0.5)\n    return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_apart("unhurried:work") == 7
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AmbiguousError("which of the two?", option="task", choices=["fill-mask", "feature-extraction"]),
+        ConfigError("no such size", remedy="mend it"),
+        ParityError("it differs"),
+    ],
+)
+def test_errors_survive_the_journey(error: ConverterError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error) and vars(arrived) == vars(error) and str(arrived) == str(error)
 
 
 def test_being_killed_is_an_error_with_a_hint(tmp_path: Path) -> None:

@@ -119,6 +119,33 @@ def test_without_a_terminal_the_choices_are_an_error(
     assert not (tmp_path / "package").exists()
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "wanted"),
+    [
+        ("hidden_size", "large", "hidden_size"),
+        ("num_attention_heads", [3], "num_attention_heads"),
+        ("model_type", "bertt", "did you mean 'bert'"),
+        ("model_type", 7, "model_type"),
+    ],
+)
+def test_a_bad_config_is_an_error_of_its_entry(
+    entry: str, value: object, wanted: str, headless: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = headless / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), entry: value}))
+    assert run(["--model", str(headless), "--task", "fill-mask", "--output", "nowhere"]) == 2
+    message = capsys.readouterr().err
+    assert wanted in message and "bug" not in message
+
+
+def test_a_config_that_is_no_json_is_an_error_of_its_place(
+    headless: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (headless / "config.json").write_text("{not json")
+    assert run(["--model", str(headless), "--output", "nowhere"]) == 2
+    assert str(headless / "config.json") in capsys.readouterr().err
+
+
 def test_on_a_terminal_the_choice_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
