@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,30 @@ class WeightRecipe:
     @abstractmethod
     def fill(self, region: Region, out: Array) -> None:
         """Write a region of the result into `out`, which has its shape and any strides and dtype."""
+
+
+class Derived(WeightRecipe):
+    """Base of expressions over one other: frozen dataclasses with a field `source`, whose shape and dtype they have."""
+
+    source: WeightRecipe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.source.dtype
+
+    @property
+    def sources(self) -> tuple[WeightRecipe, ...]:
+        return (self.source,)
+
+    def over(self, *sources: WeightRecipe) -> WeightRecipe:
+        (source,) = sources
+        record: Any = self
+        made: WeightRecipe = replace(record, source=source)
+        return made
 
 
 def walk(recipe: WeightRecipe) -> Iterator[WeightRecipe]:
@@ -189,7 +214,7 @@ class Constant(_Dense):
 
 
 @dataclass(frozen=True)
-class Reshape(_Dense):
+class Reshape(Derived, _Dense):
     """The same elements in C order under another shape of as many elements."""
 
     source: WeightRecipe
@@ -202,17 +227,6 @@ class Reshape(_Dense):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.size
-
-    @property
-    def dtype(self) -> DType:
-        return self.source.dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Reshape(sources[0], self.size)
 
     def flat(self, start: int, out: Array) -> None:
         values, done = out.reshape(-1), 0

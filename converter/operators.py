@@ -9,11 +9,11 @@ import numpy as np
 
 from converter.arrays import Array, DType, Region, copy_values, extent
 from converter.errors import WeightError
-from converter.expressions import SCRATCH, WeightRecipe, origin
+from converter.expressions import SCRATCH, Derived, WeightRecipe, origin
 
 
 @dataclass(frozen=True)
-class Transpose(WeightRecipe):
+class Transpose(Derived):
     """Axis `i` of the result is axis `perm[i]` of the source."""
 
     source: WeightRecipe
@@ -27,43 +27,21 @@ class Transpose(WeightRecipe):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.source.shape[axis] for axis in self.perm)
 
-    @property
-    def dtype(self) -> DType:
-        return self.source.dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Transpose(sources[0], self.perm)
-
     def fill(self, region: Region, out: Array) -> None:
         back = tuple(self.perm.index(axis) for axis in range(len(self.perm)))
         self.source.fill(tuple(region[axis] for axis in back), out.transpose(back))
 
 
 @dataclass(frozen=True)
-class Cast(WeightRecipe):
+class Cast(Derived):
     """The values in another dtype. A finite value that would become infinite is an error on evaluation."""
 
     source: WeightRecipe
     kind: DType
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
     def dtype(self) -> DType:
         return self.kind
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Cast(sources[0], self.kind)
 
     def fill(self, region: Region, out: Array) -> None:
         if out.dtype == self.kind:
@@ -75,7 +53,7 @@ class Cast(WeightRecipe):
 
 
 @dataclass(frozen=True)
-class Slice(WeightRecipe):
+class Slice(Derived):
     """From `start` to `stop` along one axis."""
 
     source: WeightRecipe
@@ -94,17 +72,6 @@ class Slice(WeightRecipe):
     def shape(self) -> tuple[int, ...]:
         shape = self.source.shape
         return (*shape[: self.axis], self.stop - self.start, *shape[self.axis + 1 :])
-
-    @property
-    def dtype(self) -> DType:
-        return self.source.dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Slice(sources[0], self.axis, self.start, self.stop)
 
     def fill(self, region: Region, out: Array) -> None:
         low, high = region[self.axis]

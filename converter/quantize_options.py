@@ -51,9 +51,24 @@ QUANTIZATION = (
     click.option(
         "--trials", type=click.IntRange(1), help="Plans to measure at most. [default: by the model's size]"
     ),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(0, min_open=True),
+        help="Begin no plan after so long; take the best so far. [default: 60 a precision]",
+    ),
     click.option("--recipe", type=FILE, help="Apply a recorded recipe (a converter.json, or a part of it)."),
 )
-_NAMES = ("keep", "prefer", "unjudged", "calibration", "evaluation", "num_samples", "trials", "recipe")
+_NAMES = (
+    "keep",
+    "prefer",
+    "unjudged",
+    "calibration",
+    "evaluation",
+    "num_samples",
+    "trials",
+    "minutes",
+    "recipe",
+)
 _TUNING = (
     "target",
     "per_channel",

@@ -15,7 +15,17 @@ from onnx_ir._core import TensorBase
 
 from converter.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType, Region, extent, row_blocks, whole
 from converter.errors import WeightError
-from converter.expressions import Constant, Load, Parameter, Reshape, WeightRecipe, leaves, origin, walk
+from converter.expressions import (
+    Constant,
+    Derived,
+    Load,
+    Parameter,
+    Reshape,
+    WeightRecipe,
+    leaves,
+    origin,
+    walk,
+)
 from converter.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
 
 __all__ = [
@@ -23,6 +33,7 @@ __all__ = [
     "Cast",
     "Concat",
     "Constant",
+    "Derived",
     "Load",
     "Parameter",
     "RecipeTensor",

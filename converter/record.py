@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from converter.card.front_matter import read_source_card
+from converter.errors import PackageError
 from converter.records import Checkpoint, Comparison, ExportedGraph, ParityReport, Variant
 from converter.request import ConversionRequest
 
@@ -144,7 +145,15 @@ def describe_value(value: ir.Value) -> dict[str, Any]:
 def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
     """The request a package was made by, as far as its record keeps it: never the checkpoint's place."""
     settings = dict(record["settings"])
+    # Until quantization had options of its own, these two were the request's.
+    older = {name: settings.pop(name) for name in ("keep", "prefer") if name in settings}
+    settings["quantization"] = {**older, **settings.get("quantization", {})}
     settings["variants"] = tuple(record["variants"])
+    if unknown := sorted(set(settings) - {entry.name for entry in fields(ConversionRequest)}):
+        raise PackageError(
+            f"converter.json has settings that this version does not know: {', '.join(unknown)}",
+            remedy="use the version that made the package (`versions` in converter.json), or convert again",
+        )
     return ConversionRequest(
         **{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False}
     )

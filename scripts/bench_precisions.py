@@ -1,8 +1,8 @@
 """Every precision of a package against fp32: size, quality on real text, speed as a ratio. Prints a Markdown table.
 
-    python scripts/bench_precisions.py PACKAGE
+    python scripts/bench_precisions.py PACKAGE [ANOTHER ...]
 
-Sizes and quality are read from the package's record, where `converter quantize` put them. Sessions take turns with each
+fp32 is the first package's; precisions of the others are marked with their folder's name. Sizes and quality are read from the package's record, where `converter quantize` put them. Sessions take turns with each
 other, so that what else the machine does falls on all of them; only ratios of medians are shown.
 """
 
@@ -27,13 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("package", type=Path)
+    parser.add_argument("packages", type=Path, nargs="+")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
-    entries = json.loads((given.package / "converter.json").read_text())["precisions"]
-    files = {"fp32": "onnx/model.onnx", **{name: entry["files"][0] for name, entry in entries.items()}}
-    sessions = {name: open_session(given.package / file, given.threads) for name, file in files.items()}
+    first, *_ = given.packages
+    entries, files = {}, {"fp32": first / "onnx/model.onnx"}
+    for package in given.packages:
+        for name, entry in json.loads((package / "converter.json").read_text())["precisions"].items():
+            label = name if package is first else f"{name} ({package.name})"
+            entries[label], files[label] = entry, package / entry["files"][0]
+    sessions = {name: open_session(file, given.threads) for name, file in files.items()}
     speed = {shape: ratios(sessions, shape, given.rounds) for shape in SHAPES}
     sizes = " | ".join(f"speed {rows}x{length}" for rows, length in SHAPES)
     print(f"| precision | bytes | size | cosine mean | cosine min | top1 | {sizes} | budget |")

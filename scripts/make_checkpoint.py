@@ -48,6 +48,14 @@ def qwen2_05b(layers: int | None) -> nn.Module:
     return Qwen2ForCausalLM._from_config(config, dtype=torch.float32)
 
 
+def vit_base(layers: int | None) -> nn.Module:
+    """google/vit-base-patch16-224: 87M parameters."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(num_hidden_layers=layers or 12, num_labels=1000)
+    return ViTForImageClassification._from_config(config, dtype=torch.float32)
+
+
 def colqwen2(layers: int | None) -> nn.Module:
     """vidore/colqwen2-v1.0-hf: Qwen2-VL-2B (28 layers, 32 vision blocks) and a projection to 128; 2.2B parameters."""
     from transformers import ColQwen2Config, ColQwen2ForRetrieval, Qwen2VLConfig
@@ -76,7 +84,7 @@ def colqwen2(layers: int | None) -> nn.Module:
     return ColQwen2ForRetrieval._from_config(ColQwen2Config(vlm_config=vlm), dtype=torch.float32)
 
 
-MODELS = {"bert-base": bert_base, "qwen2-0.5b": qwen2_05b, "colqwen2": colqwen2}
+MODELS = {"bert-base": bert_base, "qwen2-0.5b": qwen2_05b, "vit-base": vit_base, "colqwen2": colqwen2}
 
 
 def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -7,19 +7,20 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+import transformers
 
 source, target = sys.argv[1:]
-auto = (
-    AutoModelForCausalLM if "CausalLM" in str(AutoConfig.from_pretrained(source).architectures) else AutoModel
-)
-model = auto.from_pretrained(source, dtype=torch.float32).eval()
-ids, mask = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
-axes = {0: "batch_size", 1: "sequence_length"}
-shapes = {"input_ids": axes, "attention_mask": axes}
-inputs = {"input_ids": ids, "attention_mask": mask}
-extra = {"use_cache": False} if auto is AutoModelForCausalLM else {}
-if extra:
+config = transformers.AutoConfig.from_pretrained(source)
+model = getattr(transformers, config.architectures[0]).from_pretrained(source, dtype=torch.float32).eval()
+if hasattr(config, "image_size"):
+    inputs = {"pixel_values": torch.zeros(2, 3, config.image_size, config.image_size)}
+    shapes = {"pixel_values": {0: "batch_size"}}
+else:
+    ids, mask = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
+    axes = {0: "batch_size", 1: "sequence_length"}
+    shapes = {"input_ids": axes, "attention_mask": axes}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+if hasattr(config, "use_cache"):
     model.config.use_cache = False
 Path(target).mkdir(parents=True)
 torch.onnx.export(

@@ -4,8 +4,9 @@ formats.py     what a weight may be stored as; the plan of a whole graph
 packed.py      recipes of weights in blocks, 4-bit floats and rows
 columns.py     recipes of matrices with a scale for each column
 products.py    what is quantized in a graph: products and lookups
-nbits.py       blocks, 4-bit floats and tables, put into a graph
+nbits.py       blocks and 4-bit floats, put into a graph
 dynamic.py     integer products: activations by tensor, by token, or calibrated
+tables.py      looked-up tables, shared with the matrix that some of them are as well
 half.py        fp16 with an fp32 interface
 apply.py       a plan, applied to a graph
 stored.py      the graphs of a package, their weights as recipes over its files

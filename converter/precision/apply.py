@@ -7,8 +7,9 @@ import onnx_ir as ir
 from converter.precision.dynamic import quantize_products
 from converter.precision.formats import Plan
 from converter.precision.half import to_half
-from converter.precision.nbits import quantize_matrices, quantize_tables
+from converter.precision.nbits import quantize_matrices
 from converter.precision.products import drop_unused
+from converter.precision.tables import quantize_tables
 
 
 def apply_plan(plan: Plan, model: ir.Model) -> None:

@@ -13,30 +13,15 @@ from converter.arrays import FLOAT32, Array, DType, Region
 from converter.precision import packed
 from converter.precision.formats import Columns
 from converter.precision.packed import INT8, UINT8, read_full
-from converter.recipes import Constant, WeightRecipe
+from converter.recipes import Constant, Derived, WeightRecipe
 
 
 @dataclass(frozen=True)
-class Scaled(WeightRecipe):
+class Scaled(Derived):
     """A (K, N) matrix, each row times its factor; `factors` (K,) in fp32."""
 
     source: WeightRecipe
     factors: Constant
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> DType:
-        return self.source.dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Scaled(sources[0], self.factors)
 
     def fill(self, region: Region, out: Array) -> None:
         low, high = region[0]
@@ -45,7 +30,7 @@ class Scaled(WeightRecipe):
 
 
 @dataclass(frozen=True)
-class ColumnQuantized(WeightRecipe):
+class ColumnQuantized(Derived):
     """A (K, N) matrix with a scale for each column: `data` (K, N), `scales` and `zero_points` (N,).
 
     Signed weights are symmetric; unsigned ones use their column's whole range. With one scale for the whole matrix,
@@ -67,13 +52,6 @@ class ColumnQuantized(WeightRecipe):
         if self.part == "scales":
             return FLOAT32
         return INT8 if self.format.signed else UINT8
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return ColumnQuantized(sources[0], self.format, self.part)
 
     def fill(self, region: Region, out: Array) -> None:
         scales, zeros = _scales(self.source, self.format)

@@ -24,7 +24,7 @@ from converter.precision.products import (
     replace_product,
 )
 from converter.precision.statistics import Statistics, missing_statistics
-from converter.recipes import Constant, WeightRecipe
+from converter.recipes import Constant, WeightRecipe, read
 
 DOMAIN = "com.microsoft"
 _FLOAT = ir.DataType.FLOAT
@@ -58,24 +58,38 @@ def _smoothed(
     product: Product, form: Columns, statistics: Statistics | None, made: _Made
 ) -> tuple[ir.Value, WeightRecipe]:
     """Activations divided by a factor for each feature, and the matrix multiplied by it."""
-    if not form.smooth:
-        return product.activations, product.recipe
-    if statistics is None:
-        raise missing_statistics(product.name)
-    group, factors = statistics.factors(product.name, form.smooth)
+    recipe, factors = smoothed_matrix(product.name, product.recipe, form, statistics)
+    if factors is None or statistics is None:
+        return product.activations, recipe
+    group = statistics.group(product.name)
     key = (product.activations, "smooth", group, form.smooth)
     if key not in made:
         graph, name = owner(product.node), f"{group}_smoothing"
-        inverse = initializer(graph, name, Constant.of((1 / factors).astype(np.float32)))
+        inverse = initializer(graph, name, Constant.of(np.reciprocal(read(factors))))
         node = ir.node("Mul", [product.activations, inverse])
         insert_before(product.node, [node], f"{product.activations.name}/{group}")
         made[key] = tuple(node.outputs)
-    return made[key][0], Scaled(product.recipe, Constant.of(factors.astype(np.float32)))
+    return made[key][0], recipe
 
 
-def _weights(product: Product, form: Columns, recipe: WeightRecipe) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Data, scales and zero points."""
-    graph, stem = owner(product.node), f"{product.name}_{'int8' if form.signed else 'uint8'}"
+def smoothed_matrix(
+    name: str, recipe: WeightRecipe, form: Columns, statistics: Statistics | None
+) -> tuple[WeightRecipe, Constant | None]:
+    """A (K, N) matrix with its rows multiplied by factors, and these (K,); as it is where the form does not smooth."""
+    if not form.smooth:
+        return recipe, None
+    if statistics is None:
+        raise missing_statistics(name)
+    _, factors = statistics.factors(name, form.smooth)
+    constant = Constant.of(factors.astype(np.float32))
+    return Scaled(recipe, constant), constant
+
+
+def column_parts(
+    graph: ir.Graph, name: str, recipe: WeightRecipe, form: Columns
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Data, scales and zero points of a matrix."""
+    stem = f"{name}_{'int8' if form.signed else 'uint8'}"
     data = initializer(graph, stem, ColumnQuantized(recipe, form, "data"))
     scales = initializer(graph, f"{stem}_scales", ColumnQuantized(recipe, form, "scales"))
     return (
@@ -93,7 +107,7 @@ def _by_tensor(product: Product, form: Columns, source: ir.Value, recipe: Weight
         insert_before(product.node, [node], f"{source.name}/quantized")
         made[key] = tuple(node.outputs)
     values, scale, zero = made[key]
-    data, scales, zeros = _weights(product, form, recipe)
+    data, scales, zeros = column_parts(owner(product.node), product.name, recipe, form)
     integers = ir.node("MatMulInteger", [values, data, zero, zeros])
     cast = ir.node("Cast", [integers.outputs[0]], {"to": _FLOAT})
     both = ir.node("Mul", [scale, scales])
@@ -109,7 +123,7 @@ def _by_row(product: Product, form: Columns, source: ir.Value, recipe: WeightRec
     if key not in made:
         made[key] = _round_rows(product, source, one, middle)
     values, scale = made[key]
-    data, scales, zeros = _weights(product, form, recipe)
+    data, scales, zeros = column_parts(owner(product.node), product.name, recipe, form)
     inputs = [values, data, one, scales, middle, zeros]
     unscaled = ir.node("MatMulIntegerToFloat", inputs, domain=DOMAIN)
     replace_product(product, [unscaled, ir.node("Mul", [unscaled.outputs[0], scale])])
@@ -153,7 +167,7 @@ def _calibrated(
         back = ir.node("DequantizeLinear", [rounded.outputs[0], step, middle])
         insert_before(product.node, [rounded, back], f"{source.name}/{group}")
         made[key] = tuple(back.outputs)
-    data, scales, zeros = _weights(product, form, recipe)
+    data, scales, zeros = column_parts(owner(product.node), product.name, recipe, form)
     axis = {"axis": 1} if form.per_channel else {}
     weights = ir.node("DequantizeLinear", [data, scales, zeros], axis)
     replace_product(product, [weights, ir.node("MatMul", [made[key][0], weights.outputs[0]])])

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from converter.precision.sessions import Sessions
@@ -16,6 +17,8 @@ _ROUNDS = 5
 # A round takes at least so many seconds of fp32, or it would be the clock that is measured.
 _ROUND = 0.01
 _MANY = 16
+# Bytes of fp32 graphs from which on sessions are opened in turns as well: two of them at once would be too much.
+_LARGE = 512 * 2**20
 
 
 class _Recorder(Sessions):
@@ -44,38 +47,61 @@ class Latency:
         return {"one": round(self.one, 3), "many": round(self.many, 3)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stopwatch:
-    """Measures precisions in `folder` on what a task runs; fp32 takes its turns in the same rounds."""
+    """Measures precisions in `folder` on `feeds`, each a task's run; fp32 takes its turns in the same rounds.
 
-    folder: Any
-    task: Task
-    samples: Sequence[Any]
+    No session outlives a measurement. With `apart` there is never more than one: each is opened for its turn.
+    """
 
-    def __post_init__(self) -> None:
-        self._fp32 = Sessions(self.folder, spinning=True)
-        self._feeds = [self._recorded(self.samples[:1]), self._recorded(self.samples[:_MANY])]
+    folder: Path
+    feeds: tuple[Feeds, ...]
+    apart: bool = False
 
-    def _recorded(self, samples: Sequence[Any]) -> Feeds:
-        recorder = _Recorder(self.folder)
-        recorder.feeds = []
-        recorder._open = self._fp32._open
-        self.task.run(recorder, samples)
-        return recorder.feeds
+    @staticmethod
+    def of(folder: Path, task: Task, samples: Sequence[Any], nbytes: int) -> Stopwatch:
+        """A stopwatch for what a task makes of one sample, and of several. The fp32 graphs have `nbytes`."""
+        recorder, feeds = _Recorder(folder), []
+        for count in (1, _MANY):
+            recorder.feeds = []
+            task.run(recorder, samples[:count])
+            feeds.append(recorder.feeds)
+        return Stopwatch(folder, tuple(feeds), nbytes >= _LARGE)
 
     def measure(self, suffix: str) -> Latency:
         """Medians of ratios over rounds."""
-        other = Sessions(self.folder, suffix, spinning=True)
-        return Latency(*(self._ratio(other, feeds) for feeds in self._feeds))
+        return Latency(*(self._apart(suffix) if self.apart else self._together(suffix)))
 
-    def _ratio(self, other: Sessions, feeds: Feeds) -> float:
-        _time(other, feeds)
-        calls = max(1, int(_ROUND / max(_time(self._fp32, feeds), 1e-6)))
-        ratios = []
-        for _ in range(_ROUNDS):
-            first = sum(_time(self._fp32, feeds) for _ in range(calls))
-            ratios.append(first / sum(_time(other, feeds) for _ in range(calls)))
-        return statistics.median(ratios)
+    def _together(self, suffix: str) -> list[float]:
+        fp32, other = (Sessions(self.folder, name, spinning=True) for name in ("", suffix))
+        found = []
+        for feeds in self.feeds:
+            _time(other, feeds)
+            calls = max(1, int(_ROUND / max(_warm(fp32, feeds), 1e-6)))
+            ratios = []
+            for _ in range(_ROUNDS):
+                first = sum(_time(fp32, feeds) for _ in range(calls))
+                ratios.append(first / sum(_time(other, feeds) for _ in range(calls)))
+            found.append(statistics.median(ratios))
+        return found
+
+    def _apart(self, suffix: str) -> list[float]:
+        """Two turns each, one after the other; a large model's run is long enough to be timed once."""
+        turns = [
+            [_warm(sessions, feeds) for feeds in self.feeds]
+            for _ in range(2)
+            for sessions in (Sessions(self.folder, name, spinning=True) for name in ("", suffix))
+        ]
+        fp32, other = turns[::2], turns[1::2]
+        return [
+            sum(a) / sum(b) for a, b in zip(zip(*fp32, strict=True), zip(*other, strict=True), strict=True)
+        ]
+
+
+def _warm(sessions: Sessions, feeds: Feeds) -> float:
+    """Seconds of the second run."""
+    _time(sessions, feeds)
+    return _time(sessions, feeds)
 
 
 def _time(sessions: Sessions, feeds: Feeds) -> float:

@@ -1,29 +1,13 @@
-"""Matrices in blocks of 8 or 4 bits (onnxruntime's MatMulNBits and MatMulBnb4), and tables.
-
-A looked-up row of a table is multiplied by its scale after the lookup: Gather, Cast and Mul, which every runtime
-has. A table that is a matrix as well (tied embeddings) is stored once, in the matrix's blocks, and looked up by
-GatherBlockQuantized.
-"""
+"""Matrices in blocks of 8 or 4 bits: onnxruntime's MatMulNBits and MatMulBnb4."""
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from converter.precision.formats import Blocks, NormalFloat, Plan
-from converter.precision.packed import BlockQuantized, NormalFloatQuantized, RowQuantized
-from converter.precision.products import (
-    Lookup,
-    Product,
-    constant,
-    initializer,
-    lookups,
-    owner,
-    products,
-    replace,
-    replace_product,
-)
-from converter.recipes import Transpose, WeightRecipe, simplify
+from converter.precision.packed import BlockQuantized, NormalFloatQuantized
+from converter.precision.products import Product, initializer, owner, products, replace_product
+from converter.recipes import WeightRecipe
 
 DOMAIN = "com.microsoft"
 
@@ -74,54 +58,3 @@ def _in_floats(product: Product, form: NormalFloat) -> ir.Node:
     kind = {"fp4": 0, "nf4": 1}[form.kind]
     sizes = {"K": depth, "N": width, "block_size": form.size, "quant_type": kind}
     return ir.node("MatMulBnb4", [product.activations, data, scales], sizes, domain=DOMAIN)
-
-
-def quantize_tables(model: ir.Model, plan: Plan) -> int:
-    """Store looked-up tables in fewer bits. Returns how many lookups changed.
-
-    To be called before the matrices are turned. A table that is a matrix as well, here or in another graph of the
-    package, shares the blocks the plan stores for it; where the plan leaves that matrix in fp32 the table stays too,
-    since a second copy would only add to it.
-    """
-    both = plan.tied | {product.name for product in products(model)}
-    count = 0
-    for lookup in list(lookups(model)):
-        form = plan.of(lookup.name) if lookup.name in both else None
-        if lookup.name in both and form is None:
-            continue
-        if isinstance(form, Blocks):
-            _share_blocks(lookup, simplify(Transpose(lookup.recipe, (1, 0))), form)
-            model.opset_imports[DOMAIN] = 1
-        else:
-            _by_row(lookup)
-        count += 1
-    return count
-
-
-def _share_blocks(lookup: Lookup, matrix: WeightRecipe, form: Blocks) -> None:
-    graph = owner(lookup.node)
-    data, *rest = block_parts(graph, lookup.name, matrix, form)
-    flat = constant(graph, "quantized_row", ir.Tensor(np.array([0, -1], np.int64)))
-    rows = ir.node("Reshape", [data, flat])
-    sizes = {"bits": form.bits, "block_size": form.size, "gather_axis": 0, "quantize_axis": 1}
-    nodes = [
-        rows,
-        ir.node("GatherBlockQuantized", [rows.outputs[0], lookup.ids, *rest], sizes, domain=DOMAIN),
-    ]
-    if matrix.shape[0] % form.size:
-        low = constant(graph, "quantized_first", ir.Tensor(np.array([0], np.int64)))
-        high = constant(graph, f"{lookup.name}_width", ir.Tensor(np.array([matrix.shape[0]], np.int64)))
-        last = constant(graph, "quantized_last", ir.Tensor(np.array([-1], np.int64)))
-        nodes.append(ir.node("Slice", [nodes[-1].outputs[0], low, high, last]))
-    replace(lookup.node, nodes)
-
-
-def _by_row(lookup: Lookup) -> None:
-    graph, name = owner(lookup.node), lookup.name
-    rows = ir.node(
-        "Gather", [initializer(graph, f"{name}_rows", RowQuantized(lookup.recipe, "data")), lookup.ids]
-    )
-    scales = initializer(graph, f"{name}_rows_scales", RowQuantized(lookup.recipe, "scales"))
-    scale = ir.node("Gather", [scales, lookup.ids])
-    cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
-    replace(lookup.node, [rows, scale, cast, ir.node("Mul", [cast.outputs[0], scale.outputs[0]])])

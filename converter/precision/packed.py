@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.arrays import FLOAT32, Array, DType, Region, slices, whole
 from converter.precision.formats import Blocks, NormalFloat
-from converter.recipes import WeightRecipe
+from converter.recipes import Derived, WeightRecipe
 
 # Full weights read at a time, in bytes. Strips of a wide matrix narrower than this would read their gaps too.
 STRIP = 128 * 2**20
@@ -26,14 +26,8 @@ def read_full(source: WeightRecipe, region: Region) -> np.ndarray[Any, np.dtype[
     return values
 
 
-class Quantized(WeightRecipe):
+class Quantized(Derived):
     """One of the arrays that a quantized weight is stored as. Rows are made in strips from the full weight."""
-
-    source: WeightRecipe
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
 
     def fill(self, region: Region, out: Array) -> None:
         (first, last), rest = region[0], region[1:]
@@ -75,9 +69,6 @@ class BlockQuantized(Quantized):
     def dtype(self) -> DType:
         return FLOAT32 if self.part == "scales" else UINT8
 
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return BlockQuantized(sources[0], self.format, self.part)
-
     @property
     def _row_bytes(self) -> int:
         return self.source.shape[0] * 4
@@ -109,7 +100,7 @@ class BlockQuantized(Quantized):
 
 
 @dataclass(frozen=True)
-class NormalFloatQuantized(WeightRecipe):
+class NormalFloatQuantized(Derived):
     """Columns of a (K, N) matrix end to end, in 4-bit floats: `data` (K * N / 2,), `scales` (K * N / size,)."""
 
     source: WeightRecipe
@@ -128,13 +119,6 @@ class NormalFloatQuantized(WeightRecipe):
     @property
     def dtype(self) -> DType:
         return UINT8 if self.part == "data" else FLOAT32
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return (self.source,)
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return NormalFloatQuantized(sources[0], self.format, self.part)
 
     def fill(self, region: Region, out: Array) -> None:
         ((first, last),) = region
@@ -179,9 +163,6 @@ class RowQuantized(Quantized):
     @property
     def dtype(self) -> DType:
         return INT8 if self.part == "data" else FLOAT32
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return RowQuantized(sources[0], self.part)
 
     @property
     def _row_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -142,7 +143,7 @@ class _Work:
             preprocess=self.settings.preprocess,
         )
         self.judge.require(self.settings.bounds)
-        self.watch = Stopwatch(self.bench.folder, self.judge.task, self.judge.evaluation)
+        self.watch = Stopwatch.of(self.bench.folder, self.judge.task, self.judge.evaluation, self.bench.whole)
 
     def _plans(self, precision: Precision) -> list[Any]:
         if self.settings.recipe is not None:
@@ -162,8 +163,11 @@ class _Work:
         budget: dict[str, float] = {}
         if judge is not None:
             budget = judge.budget(self.settings.bounds or precision.budget)
+        notes = [UNJUDGED if judge is None else f"judged on {judge.about}"]
         try:
             choice = self._choose(plans, budget, candidate, judge)
+            if choice.cut:
+                notes.append(f"{precision.name}: the search ended after {self.settings.minutes:g} minutes")
             self.bench.write(candidate, choice.plan)
         except WeightError as error:
             self.bench.remove(candidate)
@@ -179,7 +183,7 @@ class _Work:
             tried=choice.trials,
             latency=None if judge is None or self.watch is None else self.watch.measure(candidate.suffix),
             calibration=calibration,
-            notes=(UNJUDGED,) if judge is None else (f"judged on {judge.about}",),
+            notes=tuple(notes),
         )
         return (
             self._checked_for_overflow(row)
@@ -218,6 +222,7 @@ class _Work:
         if judge is None or self.settings.recipe is not None:
             return Choice(plans[0])
         settings, watch = self.settings, self.watch
+        end = time.monotonic() + 60 * settings.minutes
 
         def measure(plan: Any, *, quick: bool = False) -> Trial:
             self.bench.write(candidate, plan)
@@ -234,6 +239,7 @@ class _Work:
             self.progress.advance,
             prefer=settings.prefer,
             limit=settings.limit(self.bench.whole),
+            over=lambda: time.monotonic() > end,
         )
 
     def _calibrate(self, plans: Sequence[Any]) -> dict[str, Any] | None:

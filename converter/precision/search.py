@@ -53,10 +53,16 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """The plan to judge, and what was measured on the way."""
+    """The plan to judge, and what was measured on the way; `cut` where time ran out before all was tried."""
 
     plan: Any
     trials: tuple[Trial, ...] = ()
+    cut: bool = False
+
+
+def never() -> bool:
+    """Time that does not run out."""
+    return False
 
 
 def aim_of(budget: Budget) -> dict[str, float]:
@@ -76,28 +82,30 @@ def choose_plan(
     *,
     prefer: Preference = "size",
     limit: int = 60,
+    over: Callable[[], bool] = never,
 ) -> Choice:
     """The smallest (or fastest) of what keeps the budget; where nothing does, the closest.
 
-    `modules` are the matrices with their sizes; at most about `limit` plans are measured. The same measurements give
-    the same plan. One plan without a budget is not measured: there is nothing to choose.
+    `modules` are the matrices with their sizes; at most about `limit` plans are measured, and none begins once time is
+    `over`. The same measurements give the same plan. One plan without a budget is not measured: there is nothing to
+    choose.
     """
     if len(plans) == 1 and (not budget or limit < 2):
         return Choice(plans[0])
-    search = _Search(aim_of(budget), modules, measure, advance, prefer, limit)
+    search = _Search(aim_of(budget), modules, measure, advance, prefer, limit, over)
     search.whole(plans)
     kept = [trial for trial in search.trials if search.keeps(trial)]
     if not kept and (rescue := search.rescue(plans)) is not None:
         kept = [rescue]
     if not kept:
-        return Choice(max(search.trials, key=search.closeness).plan, tuple(search.trials))
+        return Choice(max(search.trials, key=search.closeness).plan, tuple(search.trials), search.cut)
     best = min(kept, key=search.cost)
     cheaper = [trial for trial in search.trials if search.cost(trial) < search.cost(best)]
     if cheaper:
         near = [trial for trial in cheaper if search.closeness(trial)[0] > _NEAR]
         other = min(near, key=search.cost) if near else max(cheaper, key=search.closeness)
         best = search.mix(best, other)
-    return Choice(best.plan, tuple(trial for trial in search.trials if not trial.quick))
+    return Choice(best.plan, tuple(trial for trial in search.trials if not trial.quick), search.cut)
 
 
 @dataclass
@@ -108,9 +116,16 @@ class _Search:
     advance: Advance
     prefer: Preference
     limit: int
+    over: Callable[[], bool]
 
     def __post_init__(self) -> None:
         self.trials: list[Trial] = []
+        self.cut = False
+
+    def may_try(self, more: int = 1) -> bool:
+        """Whether there is room for so many trials; the first is always made."""
+        self.cut = self.cut or bool(self.trials and self.over())
+        return not self.cut and len(self.trials) + more <= self.limit
 
     def keeps(self, trial: Trial) -> bool:
         return not trial.quality.misses(self.aim)
@@ -134,10 +149,11 @@ class _Search:
         """Each plan for the whole graph; with little to spend, halving what may be the first to keep the budget."""
         if self.limit >= len(plans) + _LITTLE:
             for plan in plans:
-                self.try_plan(plan)
+                if self.may_try():
+                    self.try_plan(plan)
             return
         low, high = 0, len(plans)
-        while low < high and len(self.trials) < self.limit:
+        while low < high and self.may_try():
             middle = (low + high) // 2
             if self.keeps(self.try_plan(plans[middle])):
                 high = middle
@@ -147,7 +163,7 @@ class _Search:
     def rescue(self, plans: Sequence[Any]) -> Trial | None:
         """Matrices left in float, where no format keeps the budget for all of them."""
         closest = max(self.trials, key=self.closeness)
-        if not isinstance(closest.plan, Plan) or closest.plan.half or len(self.trials) >= self.limit:
+        if not isinstance(closest.plan, Plan) or closest.plan.half or not self.may_try():
             return None
         trial = self.try_plan(replace(closest.plan, matrices=None, exceptions={}))
         return trial if self.keeps(trial) else None
@@ -162,13 +178,13 @@ class _Search:
             return best
         form, error = other.plan.matrices, {}
         for group in groups:
-            if len(self.trials) + len(groups).bit_length() + 1 >= self.limit:
+            if not self.may_try(len(groups).bit_length() + 2):
                 return best
             alone = self.try_plan(best.plan.giving(group, form), quick=True)
             error[group] = error_of(alone.quality) / sum(size for name, size in self.modules if name in group)
         order = sorted(groups, key=lambda group: (error[group], group))
         found, low, high = best, 0, len(order)
-        while high - low > 1:
+        while high - low > 1 and self.may_try(0):
             middle = (low + high) // 2
             names = [name for group in order[:middle] for name in group]
             trial = self.try_plan(best.plan.giving(names, form))

@@ -13,6 +13,9 @@ from converter.precision.samples import Given, read_samples
 from converter.precision.targets import Tuning
 from converter.request import Preference
 
+# Far more than the trials of most models take: for machines that are slow or busy.
+MINUTES = 60.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,6 +30,7 @@ class Settings:
     num_samples  so many calibration samples, and no fewer
     preprocess   from Python: a sample -> a feed by input name
     trials       at most about so many plans are measured; None goes by the model's size
+    minutes      no plan is begun once a precision's search has taken so long; the best so far is taken, and noted
     recipe       a file with a recipe to apply as it is, in place of a search
     """
 
@@ -39,6 +43,7 @@ class Settings:
     num_samples: int | None = None
     preprocess: Callable[[Any], Mapping[str, Any]] | None = None
     trials: int | None = None
+    minutes: float = MINUTES
     recipe: Path | None = None
     tuning: Tuning = field(default_factory=Tuning)
 
@@ -47,6 +52,8 @@ class Settings:
             raise UsageError(f"{self.num_samples} samples calibrate nothing", remedy="give 1 or more")
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"{self.trials} trials measure nothing", remedy="give 1 or more")
+        if not self.minutes > 0:
+            raise UsageError(f"{self.minutes} minutes measure nothing", remedy="give more than 0")
         if self.unjudged and self.keep:
             raise UsageError("--keep and --unjudged contradict each other", remedy="leave one of them out")
         parse_keep(self.keep)

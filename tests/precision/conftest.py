@@ -27,6 +27,11 @@ def write_tokenizer(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def write_text_tokenizer() -> Callable[[Path], None]:
+    return write_tokenizer
+
+
+@pytest.fixture(scope="session")
 def package_of(
     tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:

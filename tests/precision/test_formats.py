@@ -207,13 +207,24 @@ def tied(folder: Path, depth: int) -> Path:
 
 
 @pytest.mark.parametrize("depth", [64, 40], ids=["whole blocks", "padded"])
-@pytest.mark.parametrize("form", [Blocks(8), Blocks(4, symmetric=False)], ids=["8 bits", "4 bits"])
-def test_a_tied_table_is_stored_once(tmp_path: Path, form: Blocks, depth: int) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        Blocks(8),
+        Blocks(4, symmetric=False),
+        Columns(),
+        Columns(signed=False, activations="row", smooth=0.5),
+        Columns(per_channel=False, activations="static"),
+        Columns(signed=False, per_channel=False),
+    ],
+    ids=["8 bits", "4 bits", "int8", "uint8 smoothed", "by tensor static", "uint8 by tensor"],
+)
+def test_a_tied_table_is_stored_once(tmp_path: Path, form: Blocks | Columns, depth: int) -> None:
     path = tied(tmp_path, depth)
     expected = computed(path)
     changed = rewritten(path, Plan(form))
     stored = [len(entry.raw_data) for entry in onnx.load(changed).graph.initializer]
-    assert sum(stored) < 1.4 * 100 * -(-depth // 32) * 32 * form.bits // 8
+    assert sum(stored) < 1.4 * 100 * -(-depth // 32) * 32 * getattr(form, "bits", 8) // 8
     assert np.linalg.norm(computed(changed) - expected) < 0.2 * np.linalg.norm(expected)
 
 

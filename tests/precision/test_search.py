@@ -73,6 +73,20 @@ def test_so_many_plans_are_measured_and_not_many_more() -> None:
     assert len(chosen({"cosine": 0.99}).trials) <= 60
 
 
+def test_no_plan_is_begun_once_time_is_over_and_the_best_so_far_is_taken() -> None:
+    def once_over(count: int) -> Choice:
+        looks = iter(range(1000))
+        return choose_plan(
+            BOTH, {"cosine": 0.99}, MODULES, measure, lambda *_: None, over=lambda: next(looks) >= count
+        )
+
+    at_once, later, whole = (once_over(count) for count in (0, 1, 100))
+    assert (at_once.plan, at_once.cut) == (Plan(FOUR), True)
+    assert (later.plan, later.cut) == (Plan(EIGHT), True)
+    assert whole == chosen({"cosine": 0.99})
+    assert not whole.cut
+
+
 def test_the_same_measurements_give_the_same_plan() -> None:
     assert chosen({"cosine": 0.99}) == chosen({"cosine": 0.99})
 

