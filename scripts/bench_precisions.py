@@ -2,8 +2,9 @@
 
     python scripts/bench_precisions.py PACKAGE [ANOTHER ...]
 
-fp32 is the first package's; precisions of the others are marked with their folder's name. Sizes and quality are read from the package's record, where `converter quantize` put them. Sessions take turns with each
-other, so that what else the machine does falls on all of them; only ratios of medians are shown.
+fp32 is the first package's; precisions of the others are marked with their folder's name. Sizes and quality are read
+from the packages' records, where `converter quantize` put them. Sessions take turns with each other, so that what else
+the machine does falls on all of them; only ratios of medians are shown.
 """
 
 from __future__ import annotations
