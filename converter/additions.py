@@ -97,12 +97,14 @@ class Precision:
     plans    () -> the ways to make it that may keep the budget; the smallest or fastest that does is taken, and
              formats of others are mixed in where the budget allows
     budget   bound of each measure of quality: {"cosine": 0.999}; those a kind of model does not have are passed over
+    unjudged () -> the way to make it where nothing is measured; None is the first of `plans`
     """
 
     name: str
     plans: Callable[[], Sequence[PrecisionPlan]]
     summary: str = ""
     budget: Mapping[str, float] = field(default_factory=dict)
+    unjudged: Callable[[], PrecisionPlan] | None = None
 
     def __post_init__(self) -> None:
         check_name("precision", self.name)

@@ -148,8 +148,11 @@ class _Work:
     def _plans(self, precision: Precision) -> list[Any]:
         if self.settings.recipe is not None:
             return [_read_recipe(self.settings.recipe, precision.name)]
-        plans = self.settings.tuning.apply(precision.name, precision.plans())
-        return plans[:1] if self.settings.unjudged else plans
+        plans, unjudged = precision.plans(), self.settings.unjudged
+        if unjudged and precision.unjudged is not None:
+            plans = (precision.unjudged(), *plans)
+        tuned = self.settings.tuning.apply(precision.name, plans)
+        return tuned[:1] if unjudged else tuned
 
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = self._plans(precision)

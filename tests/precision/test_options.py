@@ -101,13 +101,13 @@ def test_calibrated_activations_are_written_for_any_runtime(
 @pytest.mark.parametrize(
     ("target", "operator"),
     [
-        ("arm64", "MatMulInteger"),
-        ("avx2", "MatMulInteger"),
-        ("avx512", "MatMulInteger"),
-        ("avx512_vnni", "MatMulInteger"),
+        ("arm64", "MatMulNBits"),
+        ("avx2", "MatMulNBits"),
+        ("avx512", "MatMulNBits"),
+        ("avx512_vnni", "MatMulNBits"),
         ("tensorrt", "QuantizeLinear"),
         ("webgpu", "MatMulNBits"),
-        ("auto", "MatMulInteger"),
+        ("auto", "MatMulNBits"),
     ],
 )
 def test_a_target_gets_what_it_has_kernels_for(
