@@ -37,6 +37,7 @@ def register_passes(register: Callable[[GraphPass], None]) -> None:
         (400, "fold-transposes", "fold_transpose", "fold_transposes", "basic"),
         (600, "onnxsim", "simplified", "simplify_smaller", "extended"),
         (620, "fuse-standard", "fusions", "fuse_standard", "extended"),
+        (630, "flat-attention", "flat_attention", "flatten_attention", "extended"),
         (640, "share-fused", "standard", "share_subexpressions", "extended"),
         (700, "fuse-onnxruntime", "fusions", "fuse_for_onnxruntime", "ort"),
         (800, "remove-unused", "standard", "remove_unused", "basic"),
