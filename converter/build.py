@@ -14,7 +14,7 @@ from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
 from converter.records import Architecture, Component, Dtype, ExportedGraph, Size
 from converter.request import DEFAULT_OPSET, Optimization
-from converter.skeleton import cast_skeleton, weightless
+from converter.skeleton import cast_skeleton, copy_buffers, weightless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,12 +57,13 @@ def build_graphs(
 ) -> Built:
     """Trace and clean the components named by `stems`.
 
-    `model` is a skeleton of whole depth; it is cut in place. Where its layers turn out not to be alike, a new one is
-    built and traced whole.
+    `model` is a skeleton of whole depth, its buffers as the checkpoint has them; it is cut in place. Where its layers
+    turn out not to be alike, a new one is built and traced whole.
     """
     run = Builder(architecture, task, stems, settings, passes, on_stage)
     if not settings.stamp:
         return Built(run.build(model, config, LayerPlan(())))
+    buffers = dict(model.named_buffers())
     plan = cut_layers(model)
     try:
         return Built(run.build(model, config, plan))
@@ -71,6 +72,7 @@ def build_graphs(
             raise
         # A model that looks at its own depth may not even trace when cut.
         whole = build_skeleton(architecture, config, task)
+        copy_buffers(buffers, whole)
         return Built(run.build(whole, config, LayerPlan(())), (f"every layer was traced: {refusal.message}",))
 
 

@@ -73,6 +73,13 @@ def load_buffers(model: nn.Module, mapping: Mapping[str, WeightRecipe]) -> froze
     return frozenset(used)
 
 
+def copy_buffers(buffers: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """Give a second skeleton the values that the buffers of the first one have, by name."""
+    for name, buffer in model.named_buffers():
+        if name in buffers and not isinstance(buffer, FakeTensor):
+            buffer.copy_(buffers[name])
+
+
 def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:
     """Give every floating-point parameter, and every buffer a checkpoint stores, the dtype to trace in.
 

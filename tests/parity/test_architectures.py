@@ -54,6 +54,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("sew", "audio-classification", {}, "frames squeezed together, an odd one left over"),
     ("wavlm", "audio-xvector", {"return_attention_mask": True}, "each row pooled over its own frames"),
     ("whisper", "automatic-speech-recognition-with-past", {}, "a decoder without an encoder mask"),
+    (
+        "conditional_detr",
+        "object-detection",
+        {"decoder_layers": 5},
+        "layers that cannot be stamped, batch statistics",
+    ),
     ("speech_to_text", "automatic-speech-recognition-with-past", {}, "frames halved twice under their mask"),
     ("vision_encoder_decoder", "image-to-text-with-past", {}, "halves of different widths"),
 ]

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from converter.build import BuildSettings, Built, build_graphs, build_skeleton
+from converter.build import Builder, BuildSettings, Built, build_graphs, build_skeleton
 from converter.checkpoint import open_checkpoint
+from converter.layers import LayerPlan
 from converter.passes.compare import same_graph
+from converter.passes.stamp import StampRefused
 from converter.records import Architecture
 from converter.registry import load_registry
+from converter.skeleton import load_buffers
 
 Checkpoints = Callable[..., Path]
 
@@ -44,6 +49,33 @@ def test_the_stamped_graph_is_the_traced_one(
     stamped, traced = both_ways(load_registry().find(arch), folder, task, [stem])
     assert not stamped.notes, "the layers were not stamped at all"
     assert differences(stamped, traced) == []
+
+
+def test_what_is_traced_whole_after_all_keeps_the_checkpoints_buffers(
+    tiny_checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, models = "object-detection", []
+
+    def refuse(self: Builder, model: nn.Module, config: Any, plan: LayerPlan) -> tuple[()]:
+        models.append(model)
+        if plan.lists:
+            raise StampRefused("not alike")
+        return ()
+
+    monkeypatch.setattr(Builder, "build", refuse)
+    folder = tiny_checkpoint("conditional_detr", task=task, overrides={"encoder_layers": 5})
+    architecture, checkpoint = load_registry().find("conditional_detr"), open_checkpoint(folder)
+    config = architecture.source.config(checkpoint)
+    model = build_skeleton(architecture, config, task)
+    load_buffers(model, architecture.source.key_mapping(model, checkpoint))
+    wanted = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    built = build_graphs(
+        architecture, model, config, task, ["model"], BuildSettings(), [], lambda name: nullcontext()
+    )
+    assert built.notes == ("every layer was traced: not alike",)
+    found = dict(models[1].named_buffers())
+    assert found.keys() == wanted.keys() and any("running_var" in name for name in wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 REGISTERED = [entry for entry in load_registry().architectures.values() if entry.stand_in is None]
