@@ -16,20 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from converter.bench_load import Load, generation_load, text_load
+from converter.bench_load import Load
 from converter.bench_report import BenchReport, Contender, Spread
 from converter.errors import PackageError, UsageError
 from converter.request import SILENT, Progress
 
-if TYPE_CHECKING:
-    from converter.runtime.files import PackageFiles
-
 BATCH_SIZES = (1, 8, 32)
 WARM_UP = 2
 TORCH = "torch"
-_STEMS = ("model", "text_model")
 
 
 def bench(
@@ -46,34 +42,27 @@ def bench(
 ) -> BenchReport:
     """Measure the precisions of a package (empty: all), and torch on `model` where it is given.
 
-    Text encoders and text classifiers are measured at `batch_sizes` and on so many `documents`, decoders by
-    generating `new_tokens` tokens. `threads` is each contender's, None for the cores this process may use. Raises
-    UsageError for numbers that measure nothing, PackageError for a package of another kind.
+    Encoders and classifiers are measured at `batch_sizes`, those of texts on so many `documents` besides; decoders,
+    alone or with an encoder, by generating `new_tokens` tokens. `threads` is each contender's, None for the cores this
+    process may use. Raises UsageError for numbers that measure nothing, PackageError for a package of another kind.
     """
     numbers = (repeats, documents, *batch_sizes, threads or 1)
     if not batch_sizes or min(numbers) < 1 or new_tokens < 2:
         raise UsageError(
             "a benchmark needs 1 or more repeats, documents, threads and texts in a batch, and 2 or more new tokens"
         )
+    from converter.bench_plan import Amounts, plan
     from converter.runtime.files import open_package
 
     files = open_package(package)
-    chosen = tuple(precisions) or tuple(files.precisions("model") or files.precisions("text_model"))
-    if not chosen:
-        raise PackageError(
-            f"{files.folder} has no graph onnx/model.onnx", remedy="name the folder above onnx/"
-        )
-    kind, task = _kind(files), _task(files)
-    load = (
-        generation_load(_vocabulary(files), new_tokens)
-        if kind == "generation"
-        else text_load(batch_sizes, documents)
-    )
-    threads = threads or _usable_cores()
-    shared = {"package": str(files.folder), "threads": threads, "model": None, "kind": kind, "task": task}
-    contenders = {name: {**shared, "precision": name} for name in chosen}
+    work = plan(files, Amounts(batch_sizes, documents, new_tokens))
+    load, threads = work.load, threads or _usable_cores()
+    shared = {"package": str(files.folder), "threads": threads, "model": None, "kind": work.kind}
+    contenders = {
+        name: {**shared, **work.settings, "precision": name} for name in precisions or work.precisions
+    }
     if model:
-        contenders = {TORCH: {**shared, "model": _local(model)}, **contenders}
+        contenders = {TORCH: {**shared, **work.settings, "model": _local(model)}, **contenders}
     with ExitStack() as stack, progress.stage(f"benchmark {', '.join(contenders)}"):
         workers = {name: stack.enter_context(_worker(name, each)) for name, each in contenders.items()}
         measured = _measure(workers, load, repeats, progress)
@@ -88,33 +77,6 @@ def bench(
         machine=_machine(),
         versions=_versions(model is not None),
     )
-
-
-def _kind(files: PackageFiles) -> str:
-    """What the main graph is made for, told by its inputs. Raises PackageError for what is not measured."""
-    from converter.graph_info import read_graph
-
-    graph = read_graph(files.folder, files.graph(_STEMS, "auto"))
-    names = {value.name for value in graph.inputs}
-    if any(name.startswith("past_key_values.") for name in names):
-        return "generation"
-    if "input_ids" in names and not {"pixel_values", "input_features"} & names:
-        return "text"
-    raise PackageError(
-        f"{files.folder / graph.file} takes {', '.join(sorted(names))}, and only text encoders, text classifiers"
-        " and decoders with past key values are measured",
-        remedy="time it with onnxruntime itself, as its README.md shows",
-    )
-
-
-def _task(files: PackageFiles) -> str:
-    return str(files.read_object("converter.json").get("task") or "feature-extraction")
-
-
-def _vocabulary(files: PackageFiles) -> int:
-    config = files.read_object("config.json")
-    text = config.get("text_config") or {}
-    return int(config.get("vocab_size") or text.get("vocab_size") or 1000)
 
 
 Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -173,7 +135,7 @@ def _measure(workers: Mapping[str, _Worker], load: Load, repeats: int, progress:
                 for measure, values in reply["figures"].items():
                     found[name].setdefault(measure, []).extend(values if turn >= 0 else ())
         progress.advance(turn + WARM_UP + 1, repeats + WARM_UP)
-    last = {**load.tasks[-1], "output": True}
+    last = {**load.compared, "output": True}
     outputs = {name: worker.ask(last)["output"] for name, worker in workers.items()}
     baseline = next(iter(outputs.values()))
     return [

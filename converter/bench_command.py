@@ -30,7 +30,7 @@ from converter.options import FOLDER, OUTPUT, options
 def bench_command(
     package: Path, plot: Path | None, record: bool, quiet: bool, verbose: bool, as_json: bool, **given: Any
 ) -> None:
-    """Measure text encoders, text classifiers and decoders: speed, memory, and agreement with torch."""
+    """Measure what a package runs, text, images, sound or generation: speed, memory, agreement with torch."""
     from converter.bench_plot import check_plot, draw
     from converter.display import write_json
 

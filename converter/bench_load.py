@@ -13,6 +13,7 @@ WORDS = 16  # of each text whose latency is measured
 DOCUMENT_WORDS = (4, 120)  # the shortest and longest document
 DOCUMENT_BATCH = 32
 CALLS_FOR = 16  # texts a turn at least, so that small batches are not one tick of the clock
+ARRAY_CALLS_FOR = 4  # images or clips, which take longer
 PROMPTS, PROMPT_TOKENS = 2, 32  # a turn
 _VOCABULARY = (
     "the report shows that revenue grew in every region while costs fell and a small team in the north "
@@ -22,10 +23,11 @@ _VOCABULARY = (
 
 @dataclass(frozen=True)
 class Load:
-    """Requests for `converter.bench_worker`; the last one's output is compared by `agree`, found and baseline."""
+    """Requests for `converter.bench_worker`, and the one whose output is compared by `agree`, found and baseline."""
 
     measures: tuple[Measure, ...]
     tasks: tuple[Mapping[str, Any], ...]
+    compared: Mapping[str, Any]
     agreement: str
     agree: Callable[[Any, Any], float]
     words: str
@@ -53,24 +55,53 @@ def text_load(batch_sizes: Sequence[int], documents: int) -> Load:
         f" {DOCUMENT_WORDS[0]} to {DOCUMENT_WORDS[1]} words, sorted by length, in batches of {DOCUMENT_BATCH};"
         " cosine is the least of any document"
     )
-    return Load((*measures, Measure("docs/s", "higher")), tuple(tasks), "cosine", _least_cosine, words)
+    return Load(
+        (*measures, Measure("docs/s", "higher")), tuple(tasks), tasks[-1], "cosine", _least_cosine, words
+    )
 
 
-def generation_load(vocabulary: int, new_tokens: int) -> Load:
-    """Time to the first token and tokens a second after it, batch 1, greedily."""
-    draw = random.Random(0)
-    prompts = [[draw.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(PROMPTS)]
+def array_load(
+    inputs: Mapping[int, Sequence[Mapping[str, Any]]], batch_sizes: Sequence[int], unit: str, described: str
+) -> Load:
+    """Latency at each batch size, and how many `unit` a second the largest one comes to.
+
+    `inputs` are those of each batch size, and of 2, whose outputs are compared: all of those of the largest would be
+    gigabytes of text for some models.
+    """
+    largest, rate = max(batch_sizes), f"{unit}/s"
+    tasks = [
+        {
+            "name": f"batch {size}",
+            "inputs": inputs[size],
+            "calls": -(-ARRAY_CALLS_FOR // size),
+            "rate": rate if size == largest else "",
+        }
+        for size in batch_sizes
+    ]
+    measures = (*(Measure(f"batch {size}", "lower") for size in batch_sizes), Measure(rate, "higher"))
     words = (
-        f"prompts of {PROMPT_TOKENS} tokens drawn at random, batch 1, {new_tokens} tokens chosen greedily;"
+        f"latency of batches of noise, {described} each, what comes before the model not counted; {rate} in batches of"
+        f" {largest}; cosine is the least of two {unit}'"
+    )
+    compared = {"name": "", "inputs": inputs[2], "calls": 1, "rate": ""}
+    return Load(measures, tuple(tasks), compared, "cosine", _least_cosine, words)
+
+
+def generation_load(prompts: Sequence[Any], new_tokens: int, of: str = "") -> Load:
+    """Time to the first token and tokens a second after it, batch 1, greedily. `of` says what the prompts are."""
+    words = (
+        f"{of or f'prompts of {PROMPT_TOKENS} tokens drawn at random'}, batch 1, {new_tokens} tokens chosen greedily;"
         " same tokens is the share of them that are the baseline's"
     )
-    return Load(
-        (Measure("first token", "lower"), Measure("tokens/s", "higher")),
-        ({"prompts": prompts, "new_tokens": new_tokens},),
-        "same tokens",
-        _same_tokens,
-        words,
-    )
+    request = {"prompts": prompts, "new_tokens": new_tokens}
+    measures = (Measure("first token", "lower"), Measure("tokens/s", "higher"))
+    return Load(measures, (request,), request, "same tokens", _same_tokens, words)
+
+
+def make_tokens(vocabulary: int, count: int) -> list[list[int]]:
+    """So many prompts. The same every time."""
+    draw = random.Random(0)
+    return [[draw.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(count)]
 
 
 def make_texts(count: int, shortest: int, longest: int) -> list[str]:

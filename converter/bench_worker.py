@@ -36,7 +36,9 @@ class TextRunner:
         files = open_package(settings["package"])
         graph: Graph
         if settings["model"]:
-            graph = TorchGraph(settings["model"], settings["task"], settings["threads"])
+            graph = TorchGraph(
+                settings["model"], settings["auto_class"], settings["output"], settings["threads"]
+            )
         else:
             name = files.graph(("model", "text_model"), settings["precision"])
             graph = OnnxGraph(files, name, SessionSettings(threads=settings["threads"]), TEXT_OUTPUTS)
@@ -58,16 +60,54 @@ class TextRunner:
         return {**reply, "output": vectors.tolist()} if request.get("output") else reply
 
 
-class GenerationRunner:
-    """A prompt's tokens to the tokens after it, greedily."""
+class ArrayRunner:
+    """Images or sounds, as arrays, to the main output."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        from converter.bench_graphs import OnnxDecoder, TorchDecoder
+        from converter.bench_graphs import TorchArrays
+        from converter.runtime.files import open_package
+        from converter.runtime.session import OnnxGraph, SessionSettings
 
+        output, threads = settings["output"], settings["threads"]
+        self._graph: TorchArrays | OnnxGraph
         if settings["model"]:
-            self._decoder: Any = TorchDecoder(settings["model"], settings["threads"])
+            self._graph = TorchArrays(settings["model"], settings["auto_class"], output, threads)
         else:
-            self._decoder = OnnxDecoder(settings["package"], settings["precision"], settings["threads"])
+            files = open_package(settings["package"])
+            name = files.graph(("model", "vision_model"), settings["precision"])
+            self._graph = OnnxGraph(files, name, SessionSettings(threads=threads), (output,))
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Seconds of each call, and rows a second where `rate` names them."""
+        from converter.bench_inputs import draw
+
+        feed, seconds, output = draw(request["inputs"]), [], None
+        for _ in range(request["calls"]):
+            start = time.perf_counter()
+            output = self._graph.run(feed)
+            seconds.append(time.perf_counter() - start)
+        figures = {request["name"]: seconds}
+        if request["rate"]:
+            rows = len(next(iter(feed.values())))
+            figures[request["rate"]] = [rows / spent for spent in seconds]
+        reply: dict[str, Any] = {"figures": figures}
+        if request.get("output") and output is not None:
+            reply["output"] = output.reshape(len(output), -1).tolist()
+        return reply
+
+
+class GenerationRunner:
+    """A prompt to the tokens after it, greedily; `_decoder` has one method, `generate`."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from converter.bench_generation import OnnxDecoder, TorchDecoder
+
+        model, threads = settings["model"], settings["threads"]
+        self._decoder: Any = (
+            TorchDecoder(model, settings["auto_class"], threads)
+            if model
+            else OnnxDecoder(settings["package"], settings["precision"], threads)
+        )
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Seconds to the first token, and tokens a second after it; of all prompts in turn."""
@@ -85,6 +125,28 @@ class GenerationRunner:
         return {**reply, "output": output} if request.get("output") else reply
 
 
+class PairRunner(GenerationRunner):
+    """The same for an encoder and its decoder: the first token comes after both."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from converter.bench_generation import OnnxPair, TorchPair
+
+        model, threads, start = settings["model"], settings["threads"], settings["start"]
+        self._decoder = (
+            TorchPair(model, settings["auto_class"], threads, start)
+            if model
+            else OnnxPair(settings["package"], settings["precision"], threads, start)
+        )
+
+
+RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], Runner]] = {
+    "text": TextRunner,
+    "arrays": ArrayRunner,
+    "generation": GenerationRunner,
+    "pair": PairRunner,
+}
+
+
 def open_contender(settings: Mapping[str, Any]) -> tuple[Runner, float, float]:
     """What runs, the seconds its library took to import, and those it took to open."""
     start = time.perf_counter()
@@ -94,11 +156,7 @@ def open_contender(settings: Mapping[str, Any]) -> tuple[Runner, float, float]:
     else:
         import onnxruntime  # noqa: F401
     imported = time.perf_counter()
-    kinds: dict[str, Callable[[Mapping[str, Any]], Runner]] = {
-        "text": TextRunner,
-        "generation": GenerationRunner,
-    }
-    runner = kinds[settings["kind"]](settings)
+    runner = RUNNERS[settings["kind"]](settings)
     return runner, imported - start, time.perf_counter() - imported
 
 

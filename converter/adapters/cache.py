@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import Cache
 
-from converter.adapters.graph import BoundGraph
 from converter.errors import UsageError
+from converter.runtime.bound import BoundGraph
 
 
 class GraphCache(Cache):  # type: ignore[misc]  # transformers is untyped

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from converter.adapters.cache import GraphCache
-from converter.adapters.graph import BoundGraph
 from converter.errors import PackageError, UsageError
+from converter.runtime.bound import BoundGraph
 from converter.runtime.files import PackageFiles
 from converter.runtime.session import Array, SessionSettings
 

@@ -53,6 +53,7 @@ class SessionKeywords(TypedDict, total=False):
     optimization: Optimization
     memory_pattern: bool
     prepacking: bool | None
+    spinning: bool
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class SessionSettings:
         return name in {PROVIDERS[short] for short in HALF_FIRST}
 
     def precisions(self, asked: str) -> tuple[str, ...]:
-        """What `asked` may come to be, and so what is worth fetching; see `PackageFiles.graph`."""
+        """What `asked` may come to be, and so what is worth fetching, empty for all; see `PackageFiles.graph`."""
+        if asked == "fastest":
+            return ()
         if asked != "auto":
             return (asked,)
         return ("fp16", "fp32") if self.half_first else ("fp32",)
@@ -100,6 +103,9 @@ class Graph(Protocol):
 
     @property
     def inputs(self) -> Sequence[str]: ...
+
+    @property
+    def file(self) -> str: ...
 
     @property
     def width(self) -> int | None: ...

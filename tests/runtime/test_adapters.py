@@ -80,7 +80,7 @@ def test_past_key_values_pass_from_step_to_step_as_they_are(
 ) -> None:
     from onnxruntime import OrtValue
 
-    from converter.adapters.graph import BoundGraph
+    from converter.runtime.bound import BoundGraph
 
     model, _, tokenizer = pair("text-generation")
     steps: list[tuple[Any, Any]] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 
 from converter.bench import bench
+from converter.bench_inputs import describe, draw, unit_of
 from converter.bench_load import make_texts
 from converter.bench_report import BenchReport, Contender, Measure, Spread
 from converter.cli import run
 from converter.errors import PackageError, UsageError
+from converter.graph_info import GraphInfo, Value
 from converter.package import inspect_package
+from converter.runtime.files import PackageFiles
 
 Capture = pytest.CaptureFixture[str]
 QUICK = ["--batch-size", "2", "--repeats", "1", "--documents", "3", "--threads", "1"]
@@ -83,6 +87,84 @@ def test_a_decoder_is_measured_by_the_tokens_it_generates(
         assert entry.agreement == 1, "the same model chooses the same tokens"
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contenders without processes of their own, which the tests above have: torch is imported here already."""
+    from converter import bench as command
+    from converter.bench_worker import open_contender
+
+    @contextmanager
+    def worker(name: str, settings: dict[str, Any]) -> Iterator[Any]:
+        runner, imported, opened = open_contender(settings)
+        opening = {"import_seconds": imported, "open_seconds": opened}
+        ask = lambda request: {**runner.answer(request), "resident_bytes": 1}  # noqa: E731
+        yield command._Worker(opening, ask)
+
+    monkeypatch.setattr("converter.bench._worker", worker)
+
+
+@pytest.mark.xdist_group("clients")
+def test_images_are_measured_at_the_size_the_model_was_made_for(
+    client_work: Any, in_this_process: None
+) -> None:
+    task = "image-classification"
+    checkpoint = str(client_work.checkpoint(task))
+    measured = bench(client_work.packages / task, checkpoint, batch_sizes=[1, 3], repeats=1, threads=1)
+    assert [each.name for each in measured.measures] == ["batch 1", "batch 3", "images/s"]
+    assert "pixel_values 3 x 24 x 24" in measured.load
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    for entry in measured.contenders:
+        assert entry.figures["images/s"].median > 0
+        assert entry.agreement == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.xdist_group("clients")
+@pytest.mark.parametrize("task", ["translation", "automatic-speech-recognition"])
+def test_an_encoder_and_its_decoder_are_measured_by_the_tokens_they_generate(
+    client_work: Any, in_this_process: None, task: str
+) -> None:
+    checkpoint = str(client_work.checkpoint(task))
+    measured = bench(client_work.packages / task, checkpoint, repeats=1, new_tokens=6, threads=1)
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    for entry in measured.contenders:
+        assert set(entry.figures) == {"first token", "tokens/s"}
+        assert entry.agreement == 1, "the same model chooses the same tokens"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "files", "expected"),
+    [
+        ({"pixel_values": ["b", 3, "height", "width"]}, {}, [3, 224, 224]),
+        ({"pixel_values": ["b", 3, "h", "w"]}, {"config.json": {"image_size": [32, 48]}}, [3, 32, 48]),
+        (
+            {"pixel_values": ["b", 3, "h", "w"]},
+            {"preprocessor_config.json": {"size": {"shortest_edge": 40}, "crop_size": 32}},
+            [3, 32, 32],
+        ),
+        ({"input_values": ["b", "samples"]}, {}, [80000]),
+        ({"input_values": ["b", "samples"]}, {"preprocessor_config.json": {"sampling_rate": 8000}}, [40000]),
+        ({"input_features": ["b", "frames", 80], "attention_mask": ["b", "frames"]}, {}, [500, 80]),
+    ],
+)
+def test_inputs_have_the_sizes_that_the_package_tells(
+    tmp_path: Path, inputs: dict[str, list[Any]], files: dict[str, Any], expected: list[int]
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    values = tuple(Value(name, "float", tuple(shape)) for name, shape in inputs.items())
+    graph = GraphInfo("onnx/model.onnx", values, (), 23, 10, 1, 0, 0, ())
+    described = describe(PackageFiles(tmp_path, "", {}), graph, 2)
+    assert unit_of(graph) == ("images" if "pixel_values" in inputs else "clips")
+    assert described[0]["shape"] == [2, *expected]
+    assert all(array.shape[0] == 2 for array in draw(described).values())
+
+
+def test_a_graph_of_unknown_size_is_refused(tmp_path: Path) -> None:
+    values = (Value("pixel_values", "float", ("batch", "channels", "height", "width")),)
+    with pytest.raises(PackageError, match="knows no size"):
+        describe(PackageFiles(tmp_path, "", {}), GraphInfo("g", values, (), 23, 10, 1, 0, 0, ()), 1)
+
+
 def test_ratios_come_first_and_are_to_the_first_contender() -> None:
     header, rows = report(contender("torch", 0.4, 10), contender("fp32", 0.1, 30)).table()
     assert header[:3] == ("torch = 1", "batch 1 x", "docs/s x")
@@ -124,7 +206,7 @@ def test_numbers_that_measure_nothing_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("colqwen2")
 def test_a_package_of_another_kind_is_refused_by_its_inputs(colqwen2_package: Path) -> None:
-    with pytest.raises(PackageError, match=r"takes .*pixel_values.* only text encoders"):
+    with pytest.raises(PackageError, match=r"takes .*pixel_values.* only encoders and classifiers"):
         bench(colqwen2_package)
 
 
