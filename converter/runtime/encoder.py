@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from converter.errors import UsageError
 from converter.request import Progress
 from converter.runtime.display import progress_of
+from converter.runtime.fastest import FASTEST, fastest, proven
 from converter.runtime.files import PackageFiles, open_package
 from converter.runtime.pooling import Pooling, Vectors, normalize_rows, read_pooling
 from converter.runtime.session import Array, Graph, OnnxGraph, SessionKeywords, SessionSettings
 from converter.runtime.tokens import TextTokenizer, check_texts
 
 OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
+STEMS = ("model", "text_model")
+SAMPLE = "The quarterly report shows revenue growing in every region but one, while costs fell."
 WINDOW = 8192  # texts tokenized and sorted at once: bounds memory, and leaves little padding
 
 
@@ -75,6 +78,10 @@ class TextPipeline:
         wanted = self.pooling.normalize if normalize is None else normalize
         return normalize_rows(result) if wanted else result
 
+    def run_once(self) -> None:
+        """Some texts of usual length, to be timed."""
+        self._run(self._tokens.encode([SAMPLE] * 8))
+
     def _run(self, encodings: Sequence[Any]) -> Vectors:
         feed = self._tokens.pad([encoding.ids for encoding in encodings])
         if "token_type_ids" in self.graph.inputs:
@@ -118,9 +125,9 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, NDArray[n
 class Encoder:
     """Text embeddings from a package folder or a hub id.
 
-    `precision` is `auto` or a name such as `fp32`, `fp16`, `q8`; `pooling` and `max_length` replace what the
-    package says. The other settings are those of `SessionSettings`. An encoder can be pickled: the copy opens
-    the package again, so each worker of a cluster has its own session.
+    `precision` is `auto`, `fastest` (timed here, of those that keep their quality) or a name such as `fp32`, `q8`;
+    `pooling` and `max_length` replace what the package says. The other settings are those of `SessionSettings`. An
+    encoder can be pickled: the copy opens the package again, so each worker of a cluster has its own session.
 
     Raises PackageError for what is wrong with the package, UsageError for what is wrong with the request.
     """
@@ -136,10 +143,18 @@ class Encoder:
     ) -> None:
         settings = SessionSettings(**session)
         files = open_package(package, settings.precisions(precision))
-        name = files.graph(("model", "text_model"), precision, half_first=settings.half_first)
-        graph = OnnxGraph(files, name, settings, OUTPUTS)
-        self._pipeline = TextPipeline(files, graph, pooling=pooling, max_length=max_length)
-        self.file = name
+
+        def opened(precision: str) -> TextPipeline:
+            name = files.graph(STEMS, precision, half_first=settings.half_first)
+            graph = OnnxGraph(files, name, settings, OUTPUTS)
+            return TextPipeline(files, graph, pooling=pooling, max_length=max_length)
+
+        chosen = precision
+        if precision == FASTEST:
+            stem = next((stem for stem in STEMS if files.precisions(stem)), STEMS[0])
+            chosen = fastest(proven(files, stem) or ("auto",), lambda name: opened(name).run_once)
+        self._pipeline = opened(chosen)
+        self.file = self._pipeline.graph.file
         again = partial(Encoder, precision=precision, pooling=pooling, max_length=max_length, **session)
         self._again = partial(again, files.source)
 

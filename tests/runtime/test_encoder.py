@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 from converter.errors import PackageError, UsageError
-from converter.runtime import Encoder
+from converter.runtime import EncodeBatches, Encoder
+from converter.runtime.fastest import fastest
 from converter.runtime.pooling import Pooling
 
 Array = np.ndarray
@@ -109,6 +111,19 @@ def test_a_pickled_copy_gives_the_same(encoder: Encoder) -> None:
 
 
 @pytest.mark.xdist_group("minilm")
+def test_a_callable_for_bulk_work_adds_a_column_and_travels(encoder: Encoder, minilm_package: Path) -> None:
+    """Before it has run and after; `make check-bulk` sends it through Ray Data."""
+    embed = EncodeBatches(minilm_package, text="body", vector="embedding", batch_size=2, threads=1)
+    batch = {"id": np.arange(6), "body": np.array(SENTENCES, dtype=object)}
+    for callable_ in (pickle.loads(pickle.dumps(embed)), embed, pickle.loads(pickle.dumps(embed))):
+        found = callable_(batch)
+        assert list(found) == ["id", "body", "embedding"]
+        np.testing.assert_allclose(found["embedding"], encoder.encode(SENTENCES), atol=1e-5)
+    with pytest.raises(UsageError, match="no column 'body'; it has text"):
+        embed({"text": ["a"]})
+
+
+@pytest.mark.xdist_group("minilm")
 def test_session_settings_change_no_number(encoder: Encoder, minilm_package: Path) -> None:
     other = Encoder(
         minilm_package,
@@ -178,6 +193,36 @@ def test_a_precision_is_a_file_and_none_is_chosen_unasked_for_its_speed(copy: Pa
     os.link(copy / "onnx/model_quantized.onnx", copy / "onnx/model.onnx")
     assert Encoder(copy).file == "onnx/model.onnx"
     assert Encoder(copy, precision="q8").file == "onnx/model_quantized.onnx"
+
+
+def test_the_fastest_is_the_quickest_run_and_near_ties_stay_with_the_first() -> None:
+    def sleeper(name: str) -> Any:
+        return lambda: time.sleep({"fp32": 0.02, "fp16": 0.02, "q8": 0.005}[name])
+
+    assert fastest(["fp32", "fp16", "q8"], sleeper) == "q8"
+    assert fastest(["fp32"], lambda name: pytest.fail("nothing to compare")) == "fp32"
+
+
+@pytest.mark.xdist_group("minilm")
+def test_fastest_takes_nothing_that_did_not_keep_its_quality(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"passed": True, "quality": {"cosine": 0.9995}, "budget": {"cosine": 0.999}}
+    entries = {"q8": kept, "q4": {**kept, "passed": False}, "int8": {**kept, "budget": {}}}
+    record = json.loads((copy / "converter.json").read_text())
+    for suffix in ("_quantized", "_q4", "_int8"):
+        os.link(copy / "onnx/model.onnx", copy / f"onnx/model{suffix}.onnx")
+    replace(copy / "converter.json", json.dumps({**record, "precisions": entries}))
+    asked: list[str] = []
+
+    def last(names: tuple[str, ...], open_runner: Callable[[str], Any]) -> str:
+        asked.extend(names)
+        open_runner(names[-1])()
+        return names[-1]
+
+    monkeypatch.setattr("converter.runtime.encoder.fastest", last)
+    assert Encoder(copy, precision="fastest").file == "onnx/model_quantized.onnx"
+    assert asked == ["fp32", "q8"]
 
 
 def pooled_by_sentence_transformers_rules(mode: str, rows: list[Array]) -> Array:
