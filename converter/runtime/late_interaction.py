@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import UsageError
+from converter.errors import PackageError, UsageError
 from converter.runtime.display import progress_of
 from converter.runtime.documents import Documents
 from converter.runtime.files import open_package
@@ -21,7 +21,7 @@ from converter.runtime.session import Array, OnnxGraph, SessionKeywords, Session
 from converter.runtime.tokens import check_texts
 
 OUTPUTS = ("embeddings",)
-GRIDS = "image_grid_thw"
+GRIDS, TILES = "image_grid_thw", "pixel_attention_mask"
 
 
 class LateInteraction:
@@ -29,16 +29,23 @@ class LateInteraction:
 
     `precision` and the settings of the session are as for `Encoder`. A graph is opened when it is first used:
     queries take `text_model`, pages `image_model`, and either takes `model` where the package has only that
-    one. Can be pickled; the copy opens the package again.
+    one. `query_prefix` replaces what stands in front of queries to pages. Can be pickled; the copy opens the
+    package again.
     """
 
     def __init__(
-        self, package: str | Path, *, precision: str = "auto", **session: Unpack[SessionKeywords]
+        self,
+        package: str | Path,
+        *,
+        precision: str = "auto",
+        query_prefix: str | None = None,
+        **session: Unpack[SessionKeywords],
     ) -> None:
         self._settings = SessionSettings(**session)
-        self._precision = precision
+        self._precision, self._prefix = precision, query_prefix
         self._files = open_package(package, self._settings.precisions(precision))
-        self._again = partial(LateInteraction, self._files.source, precision=precision, **session)
+        again = partial(LateInteraction, precision=precision, query_prefix=query_prefix, **session)
+        self._again = partial(again, self._files.source)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return self._again, ()
@@ -65,7 +72,13 @@ class LateInteraction:
 
     @cached_property
     def _processor(self) -> Processor:
-        return Processor(self._files, patches=GRIDS in self._image.inputs)
+        if TILES in self._image.inputs:
+            raise PackageError(
+                f"{self._files.folder} takes pages cut into tiles, which this runtime does not make",
+                remedy="prepare pages and queries with its own library's processor, and run onnxruntime on them",
+            )
+        patches = GRIDS in self._image.inputs
+        return Processor(self._files, patches=patches, query_prefix=self._prefix)
 
     def _open(self, *stems: str) -> OnnxGraph:
         name = self._files.graph(stems, self._precision, half_first=self._settings.half_first)

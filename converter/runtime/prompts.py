@@ -1,13 +1,13 @@
 """What stands around a query and around a page, read from the files of a package.
 
-Two conventions are known, told apart by what the image graph takes: patches of any grid, or one fixed size.
-Both are those of transformers' processors for late interaction.
+Conventions are told apart by what the image graph takes, patches of any grid or one fixed size, and by whose the
+checkpoint is: transformers' processors for late interaction, or those of colpali-engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.errors import PackageError, UsageError
@@ -24,32 +24,49 @@ CHAT_PREFIX = (
 
 @dataclass(frozen=True)
 class Convention:
-    """Default texts, and whether they are laid out as a chat or as a prefix behind the image tokens."""
+    """Default texts, and whether they are laid out as a chat or as a prefix behind the image tokens.
+
+    query_end   behind the padding tokens that end a query
+    page_bos    opening tokens between the image tokens and the prompt, where that is no chat
+    """
 
     chat: bool
     image_token: str
     query_prefix: str
     page_prompt: str
+    query_end: str = "\n"
+    page_bos: int = 1
 
 
 PATCHES = Convention(True, "<|image_pad|>", "Query: ", CHAT_PREFIX)
 FIXED = Convention(False, "<image>", "Question: ", "Describe the image.")
+# colpali-engine 0.3.18: `process_queries` adds no prefix, and PaliGemma's processor opens an open prompt once more.
+ENGINE_PATCHES = replace(PATCHES, query_prefix="", query_end="")
+ENGINE_FIXED = replace(FIXED, query_prefix="", query_end="", page_bos=2)
+
+
+def _convention(model: Mapping[str, Any], *, patches: bool) -> Convention:
+    """transformers keeps the vision-language model's config in `vlm_config`; colpali-engine's is that config itself."""
+    if "vision_config" in model and "vlm_config" not in model:
+        return ENGINE_PATCHES if patches else ENGINE_FIXED
+    return PATCHES if patches else FIXED
 
 
 class Processor:
     """Queries and images of a package as the tensors its graphs take."""
 
-    def __init__(self, files: PackageFiles, *, patches: bool) -> None:
+    def __init__(self, files: PackageFiles, *, patches: bool, query_prefix: str | None = None) -> None:
         self._tokens = TextTokenizer(files)
         self._files = files
-        self._convention = PATCHES if patches else FIXED
+        self._convention = _convention(self._tokens.model, patches=patches)
         config = files.read_object("processor_config.json")
         images = config.get("image_processor") or files.read_object("preprocessor_config.json")
         model = self._tokens.model
         self._vlm: Mapping[str, Any] = model.get("vlm_config") or model
         vision = self._vlm.get("vision_config") or {}
         self.layout = PatchLayout.read(images) if patches else FixedSize.read(images, vision)
-        self._prefix = config.get("query_prefix") or self._convention.query_prefix
+        recorded = config.get("query_prefix") or self._convention.query_prefix
+        self._prefix = recorded if query_prefix is None else query_prefix
         self._page_prompt = config.get("visual_prompt_prefix") or self._convention.page_prompt
         self._pad = self._special("pad_token")
         self._bos = "" if patches else self._special("bos_token")
@@ -87,7 +104,7 @@ class Processor:
 
     def queries(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each query. Raises UsageError for one longer than the model takes: nothing is cut."""
-        end = self._pad * AUGMENTATION + "\n"
+        end = self._pad * AUGMENTATION + self._convention.query_end
         full = [f"{self._bos}{self._prefix}{text}{end}" for text in texts]
         rows = [encoding.ids for encoding in self._tokens.encode(full, special=self._convention.chat)]
         for index, row in enumerate(rows):
@@ -99,7 +116,7 @@ class Processor:
         if self._page is None:
             prompt = self._page_prompt
             if not self._convention.chat:
-                prompt = f"{self.image_token}{self._bos}{prompt}\n"
+                prompt = f"{self.image_token}{self._bos * self._convention.page_bos}{prompt}\n"
             self._page = self._tokens.encode([prompt], special=self._convention.chat)[0].ids
         count = self.layout.tokens(target)
         row = [copy for number in self._page for copy in [number] * (count if number == self.image_id else 1)]

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,20 @@ def test_a_page_with_more_tokens_than_the_model_takes_is_refused(
     (package / "processor_config.json").write_text(settings.replace("1440", "144000"))
     with pytest.raises(UsageError, match="the model takes 512"):
         LateInteraction(package).encode_images([picture(200, 200)])
+
+
+def test_pages_in_tiles_are_refused_and_queries_beside_them(
+    model: LateInteraction, monkeypatch: pytest.MonkeyPatch, retrieval_package: Path
+) -> None:
+    """ColSmol and ColModernVBERT: their processors cut pages, and end queries in other tokens."""
+    tiled = LateInteraction(retrieval_package)
+    monkeypatch.setitem(vars(tiled), "_image", SimpleNamespace(inputs=("input_ids", "pixel_attention_mask")))
+    for refused in (
+        lambda: tiled.encode_queries(["a"]),
+        lambda: tiled.encode_images([Image.new("RGB", (9, 9))]),
+    ):
+        with pytest.raises(PackageError, match="cut into tiles"):
+            refused()
 
 
 def test_one_query_without_a_list_is_refused(model: LateInteraction) -> None:

@@ -44,6 +44,17 @@ def test_queries_are_the_same_tokens_on_the_same_side(
     np.testing.assert_array_equal(made["attention_mask"], expected["attention_mask"])
 
 
+def test_colpali_engine_lays_texts_out_in_its_own_way(tmp_path: Path, fixed: Any) -> None:
+    """As `ColPaliProcessor` of colpali-engine 0.3.18 gives them to PaliGemma's tokenizer and processor."""
+    for part in (fixed.tokenizer, fixed.image_processor):  # its processors record no prefixes
+        part.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vision_config": {"image_size": 21, "patch_size": 7}}')
+    processor = Processor(open_package(tmp_path), patches=False)
+    tokens = lambda text: fixed.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    assert processor.queries(["net revenue"]) == [tokens("<bos>net revenue" + "<pad>" * 10)]
+    assert processor.page((21, 21)) == tokens("<image>" * 9 + "<bos><bos>Describe the image.\n")
+
+
 @pytest.mark.parametrize(
     ("height", "width"), [(20, 31), (6, 6), (1, 1), (5, 300), (90, 61), (36, 40), (7, 9)], ids=str
 )
