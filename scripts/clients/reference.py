@@ -104,9 +104,7 @@ def translation(folder: Path) -> tuple[Result, Result]:
     made = model.generate(**batch, **ONCE)
     text = tokenizer.batch_decode(made, skip_special_tokens=True)
     hidden = model.get_encoder()(**batch).last_hidden_state
-    # Both graphs share a data file, of which a browser has to be told.
-    shared = [{"path": "model.onnx_data", "data": "onnx/model.onnx_data"}]
-    inputs = {"texts": texts, "decoder": decoder, "options": ONCE, "browser": {"externalData": shared}}
+    inputs = {"texts": texts, "decoder": decoder, "options": ONCE}
     inputs |= feed("encoder_model", "last_hidden_state", batch)
     return inputs, {"values": logits.tolist(), "text": text, "output": hidden.flatten().tolist()}
 

@@ -1,14 +1,15 @@
 """Open packages with the clients people use, and compare their numbers with torch's.
 
-    python scripts/clients/run.py [--clients NAMES] [--precisions NAMES] [--tasks NAMES] [--write] [--json FILE]
+    python scripts/clients/run.py [--clients NAMES] [--precisions NAMES] [--tasks NAMES] [--work FOLDER] [--write]
 
-What the clients need is installed by `make clients-installed`; docs/clients.md is written from what comes out. The exit
+What the clients need is installed by `make clients`; docs/clients.md is written from what comes out. The exit
 code is 1 if a client cannot open a package or computes something else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -98,26 +99,40 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--clients", default=",".join(CLIENTS))
+    parser.add_argument("--clients", default=",".join(CLIENTS), help="empty: only make the packages")
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument(
+        "--work", type=Path, help="keep packages and results here, and go on with what is there"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/clients.md")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="clients-") as scratch:
-        precisions = arguments.precisions.split(",")
-        work = prepare(Path(scratch), dict.fromkeys(arguments.tasks.split(","), precisions))
-        rows = [row for name in arguments.clients.split(",") for row in run_client(name, work)]
+    with contextlib.ExitStack() as stack:
+        folder = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clients-")))
+        rows = run_all(folder.resolve(), arguments)
     print(table(rows))
     for row in rows:
         if row.error:
             print(f"\n{row.client} {row.task} {row.precision}:\n{row.error}", file=sys.stderr)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([{**dataclasses.asdict(r), "passed": r.passed} for r in rows]))
     if arguments.write:
         head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
         PAGE.write_text(f"{head}{MARK}\n\n{table(rows)}\n", encoding="utf-8")
     return 0 if all(row.passed for row in rows) else 1
+
+
+def run_all(folder: Path, arguments: argparse.Namespace) -> list[Row]:
+    """What was asked for, and the results that earlier runs left in the folder."""
+    if (folder / "cases.json").is_file():
+        work = Work.read(folder)
+    else:
+        precisions = arguments.precisions.split(",")
+        work = prepare(folder, dict.fromkeys(arguments.tasks.split(","), precisions), searched=True)
+        work.save()
+    for name in filter(None, arguments.clients.split(",")):
+        found = [dataclasses.asdict(row) for row in run_client(name, work)]
+        (folder / f"{name}.result.json").write_text(json.dumps(found))
+    files = [folder / f"{name}.result.json" for name in CLIENTS]
+    return [Row(**row) for path in files if path.is_file() for row in json.loads(path.read_text())]
 
 
 if __name__ == "__main__":

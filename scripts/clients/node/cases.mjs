@@ -53,8 +53,7 @@ const TASKS = {
 };
 
 export async function runCase({ task, precision, inputs }, device) {
-    const session_options = device === 'cpu' ? {} : inputs.browser ?? {};
-    const pipe = await pipeline(task, task, { dtype: precision, device, session_options });
+    const pipe = await pipeline(task, task, { dtype: precision, device });
     try {
         return await TASKS[task](pipe, inputs);
     } finally {
