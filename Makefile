@@ -88,9 +88,12 @@ coverage: install
 	$(PYTHON) -m pytest -m coverage --numprocesses $(WORKERS) --dist loadgroup
 	$(PYTHON) scripts/coverage.py --workers $(WORKERS)
 
-# The page of `converter report`, opened in headless Chromium at two widths, in light and in dark; screenshots in build/page.
+# The page of `converter report` with every section, opened in headless Chromium at two widths, in light and in dark;
+# screenshots in build/page.
 page: install
 	$(PYTHON) -m converter --arch vit --tiny --output build/page-package --overwrite --quiet
+	$(PYTHON) -m converter quantize build/page-package --precisions fp16,q8,int8 --trials 3 --keep-failed --quiet
+	$(PYTHON) -m converter bench build/page-package --repeats 3 --threads 1 --record --quiet
 	$(PYTHON) scripts/check_page.py build/page-package --output build/page
 
 clean:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from converter.page.compose import write_page
 
@@ -64,7 +65,7 @@ document.body.dataset.found = JSON.stringify({ problems, fetched, texts, dark, w
 """
 
 
-def open_page(chromium: str, page: Path, width: int, scheme: str, picture: Path) -> dict[str, object]:
+def open_page(chromium: str, page: Path, width: int, scheme: str, picture: Path) -> dict[str, Any]:
     """What the probe found. Raises SystemExit where Chromium does not run."""
     with tempfile.TemporaryDirectory() as scratch:
         probed = Path(scratch) / "page.html"
@@ -87,7 +88,7 @@ def open_page(chromium: str, page: Path, width: int, scheme: str, picture: Path)
     found = re.search(r'data-found="([^"]*)"', run.stdout)
     if not found or not picture.is_file():
         raise SystemExit(f"{chromium} did not open the page: {run.stderr[-400:]}")
-    answer: dict[str, object] = json.loads(html.unescape(found[1]))
+    answer: dict[str, Any] = json.loads(html.unescape(found[1]))
     return answer
 
 
@@ -109,7 +110,7 @@ def main() -> int:
     for width in WIDTHS:
         for scheme in SCHEMES:
             found = open_page(chromium, page, width, scheme, given.output.resolve() / f"{scheme}-{width}.png")
-            wrong = [*found["problems"], *(f"fetched {name}" for name in found["fetched"])]  # type: ignore[misc]
+            wrong = [*found["problems"], *(f"fetched {name}" for name in found["fetched"])]
             wrong += [] if found["dark"] == (scheme == "dark") else [f"the scheme is not {scheme}"]
             wrong += [] if found["width"] == width else [f"the window is {found['width']} wide"]
             wrong += [] if found["texts"] else ["no text was found"]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from converter.errors import PackageError, UsageError
 from converter.runtime.files import PackageFiles, open_package
@@ -78,7 +78,7 @@ def _model_class(task: Task, files: PackageFiles) -> Any:
         return self.run_graph(*args, **kwargs)
 
     signature = inspect.signature(original.forward)
-    forward.__signature__ = signature  # type: ignore[attr-defined]  # pipelines and generate() look at it
+    cast(Any, forward).__signature__ = signature  # pipelines and generate() look at it
     namespace = {"forward": forward, "call_signature": signature, "__doc__": original.__doc__}
     return type(original.__name__, (adapter, original), namespace)
 

@@ -23,8 +23,19 @@ from converter.runtime.session import Array, SessionSettings
 if TYPE_CHECKING:
     from converter.adapters.load import Task
 
+    class Original:
+        """What comes after an adapter: a model class of transformers."""
 
-class GraphAdapter:
+        main_input_name: str
+
+        def __init__(self, config: Any) -> None: ...
+
+        def eval(self) -> Any: ...
+else:
+    Original = object
+
+
+class GraphAdapter(Original):
     """One graph that is run once: tensors in by name, transformers' output record out."""
 
     config: Any
@@ -34,9 +45,9 @@ class GraphAdapter:
         from transformers import AutoConfig
 
         with torch.device("meta"):
-            super().__init__(AutoConfig.from_pretrained(files.folder))  # type: ignore[call-arg]
+            super().__init__(AutoConfig.from_pretrained(files.folder))
         self.onnx_task = task
-        self.eval()  # type: ignore[attr-defined]
+        self.eval()
         self._read_generation_config(files)
         self.open_graphs(lambda stem: self._open(files, stem, precision, settings))
 
@@ -165,7 +176,7 @@ class EncoderDecoderAdapter(DecoderAdapter):
 
     def open_graphs(self, opened: Any) -> None:
         encoder, decoder = self.onnx_task.stems
-        self.onnx_encoder = EncoderGraph(opened(encoder), self.main_input_name)  # type: ignore[attr-defined]
+        self.onnx_encoder = EncoderGraph(opened(encoder), self.main_input_name)
         self.onnx_graph = opened(decoder)
 
     def get_encoder(self, *_: Any, **__: Any) -> EncoderGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
+
+from converter.runtime import Encoder
 
 CHAT_TOKENS = {
     "<|endoftext|>": 588,
@@ -68,6 +71,20 @@ def fixed_processor() -> Any:
     )
     images = SiglipImageProcessorPil(size={"height": 21, "width": 21}, image_seq_length=9)
     return ColPaliProcessor(images, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def encoder(minilm_package: Path) -> Encoder:
+    """MiniLM's, with every setting as it is by default."""
+    return Encoder(minilm_package)
+
+
+@pytest.fixture
+def copy(minilm_package: Path, tmp_path: Path) -> Path:
+    """MiniLM's package, to be spoilt; its files are links, to be replaced and not written to."""
+    package = tmp_path / "package"
+    shutil.copytree(minilm_package, package, copy_function=os.link)
+    return package
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,9 @@ def close(ours: Any, other: Any) -> bool:
         return ours.keys() == other.keys() and all(close(ours[key], other[key]) for key in ours)
     if isinstance(ours, list | tuple):
         return len(ours) == len(other) and all(map(close, ours, other))
-    return bool(abs(ours - other) < 1e-4) if isinstance(ours, float) else bool(ours == other)
+    if isinstance(ours, float | np.floating):
+        return bool(abs(ours - other) < 1e-4)
+    return bool(ours == other)
 
 
 def test_the_speech_pipeline_transcribes(pair: Any, client_scripts: Any) -> None:
@@ -156,42 +158,61 @@ def test_the_speech_pipeline_transcribes(pair: Any, client_scripts: Any) -> None
 
 @pytest.fixture(scope="module")
 def headed(
-    tiny_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory
+    client_scripts: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Path, Path]]:
-    """task -> checkpoint and package of a tiny text encoder with that head."""
+    """The name of a class -> checkpoint and package of a tiny text encoder with that head."""
+    import checkpoints  # beside the scripts' run.py, which is imported
+    import transformers
+
     from converter import convert
 
-    def make(task: str) -> tuple[Path, Path]:
-        checkpoint = tiny_checkpoint("bert", task=task)
-        package = tmp_path_factory.mktemp("headed") / "package"
-        convert(model=checkpoint, task=task, output=package, parity="off")
-        return checkpoint, package
+    def make(name: str) -> tuple[Path, Path]:
+        tokenizer = checkpoints.word_pieces()
+        config = transformers.BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=36,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=52,
+            id2label={0: "O", 1: "B-PER", 2: "I-PER"} if "Token" in name else {0: "no", 1: "yes"},
+        )
+        folder = tmp_path_factory.mktemp("headed")
+        checkpoint = checkpoints.save(getattr(transformers, name)(config), folder / "checkpoint", tokenizer)
+        convert(model=checkpoint, output=folder / "package", parity="off")
+        return checkpoint, folder / "package"
 
     return make
 
 
 @pytest.mark.parametrize(
-    ("task", "auto", "fields"),
+    ("task", "name", "fields"),
     [
-        ("token-classification", "AutoModelForTokenClassification", ["logits"]),
-        ("question-answering", "AutoModelForQuestionAnswering", ["start_logits", "end_logits"]),
+        ("token-classification", "BertForTokenClassification", ["logits"]),
+        ("question-answering", "BertForQuestionAnswering", ["start_logits", "end_logits"]),
     ],
 )
-def test_heads_give_the_outputs_of_the_original(headed: Any, task: str, auto: str, fields: list[str]) -> None:
+def test_heads_give_the_outputs_of_the_original(headed: Any, task: str, name: str, fields: list[str]) -> None:
     import torch
     import transformers
 
-    checkpoint, package = headed(task)
-    original = getattr(transformers, auto).from_pretrained(checkpoint).eval()
+    checkpoint, package = headed(name)
+    model, original = load(task, package), getattr(transformers, name).from_pretrained(checkpoint).eval()
     ids = torch.tensor([[5, 9, 11, 17], [8, 4, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
-    ours = load(task, package)(ids, mask)  # by position, as the original takes them; segments left out
+    ours = model(ids, mask)  # by position, as the original takes them; segments left out
     with torch.no_grad():
         theirs = original(ids, mask)
     for field in fields:
         torch.testing.assert_close(ours[field][mask > 0], theirs[field][mask > 0], atol=1e-4, rtol=0)
-    assert len(load(task, package)(ids, mask, return_dict=False)) == len(fields)
+    assert len(model(ids, mask, return_dict=False)) == len(fields)
     if task == "token-classification":
+        made = [
+            transformers.pipeline(task, model=each, tokenizer=str(package), aggregation_strategy="simple")(
+                TEXTS
+            )
+            for each in (model, original)
+        ]
+        assert any(made[1]) and close(*made), made
         with pytest.raises(PackageError, match="not what this task needs"):
             load("question-answering", package)
 
@@ -207,6 +228,8 @@ def test_what_a_graph_cannot_do_is_said(pair: Any, client_work: Any, tmp_path: P
         load("sorting", packages / "text-generation")
     with pytest.raises(PackageError, match="AutoModelForSeq2SeqLM"):
         load("translation", packages / "text-generation")
+    with pytest.raises(UsageError, match="no precision 'q8'; it has fp32"):
+        load("text-generation", packages / "text-generation", precision="q8")
     with pytest.raises(UsageError, match="no loss"):
         model(ids, labels=ids)
     with pytest.raises(UsageError, match="another device"):
