@@ -10,6 +10,7 @@ On a cluster all four are on storage that every machine sees, and RAY_ADDRESS na
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import ray
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512, help="rows that a worker is given at once")
     given = parser.parse_args()
+    if "RAY_ADDRESS" not in os.environ:  # a cluster of this machine: reading and writing run beside the workers
+        ray.init(num_cpus=given.workers + 2)
     context = DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(
         given.id, str(Path(given.checkpoint).resolve()), delete_checkpoint_on_success=False

@@ -22,7 +22,7 @@ class CardFacts:
 
     `pooling` and `normalize` are how hidden states become embeddings, empty where the package does not say;
     `start_token` is what an encoder-decoder's generation begins with, `image_size` the height and width that
-    the checkpoint was made for.
+    the checkpoint was made for, `model_type` transformers' name of its class, empty where config.json has none.
     """
 
     record: Mapping[str, Any]
@@ -31,6 +31,7 @@ class CardFacts:
     normalize: bool = False
     start_token: int | None = None
     image_size: tuple[int, int] | None = None
+    model_type: str = ""
 
     @classmethod
     def of(cls, build: PackageBuild) -> CardFacts:
@@ -41,7 +42,16 @@ class CardFacts:
         files = {name: (folder / name).stat().st_size for name in files_in(folder) if name != CARD}
         record = plain(build.record)  # in the order that reading it back gives
         pooling, normalize = _read_pooling(folder) if "modules.json" in files else ((), False)
-        return cls(record, files, pooling, normalize, _read_start_token(folder), _read_image_size(folder))
+        model_type = _read_object(folder / "config.json").get("model_type")
+        return cls(
+            record,
+            files,
+            pooling,
+            normalize,
+            _read_start_token(folder),
+            _read_image_size(folder),
+            str(model_type or ""),
+        )
 
     @property
     def source(self) -> Mapping[str, Any]:

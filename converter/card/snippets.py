@@ -18,11 +18,41 @@ _NUMPY = {"FLOAT": "float32", "FLOAT16": "float16", "INT64": "int64", "INT32": "
 
 def runtime_snippet(facts: CardFacts) -> str:
     """With `converter.runtime`, where it has something for the package; else empty."""
+    if facts.task in LOADED:
+        return _loaded_snippet(facts)
     if facts.task != "feature-extraction" or "tokenizer.json" not in facts.files:
         return ""
     if facts.pages:
         return _PAGES if {"preprocessor_config.json", "processor_config.json"} & set(facts.files) else ""
     return _ENCODER
+
+
+def _loaded_snippet(facts: CardFacts) -> str:
+    """The package as a model of transformers, in its pipeline where it still has one for the task."""
+    parts, call = LOADED[facts.task]
+    if not facts.model_type or not all(_COMPANIONS[part] in facts.files for part in parts):
+        return ""
+    if facts.task in ("text2text-generation", "automatic-speech-recognition") and not (
+        {"encoder_model", "decoder_model_merged"} <= set(facts.graphs)
+    ):
+        return ""  # CTC, which `load` has no class for
+    load = f'load("{facts.task}", ".")'
+    if facts.task == "text2text-generation":
+        return (
+            "from transformers import AutoTokenizer\n\nfrom converter.runtime import load\n\n"
+            f'model, tokenizer = {load}, AutoTokenizer.from_pretrained(".")\n'
+            f'inputs = tokenizer({call}, return_tensors="pt")\n'
+            "tokens = model.generate(**inputs, max_new_tokens=20)\n"
+            "print(tokenizer.batch_decode(tokens, skip_special_tokens=True))\n"
+        )
+    given = "".join(f', {part}="."' for part in parts)
+    first = {"image_processor": "from PIL import Image\n", "feature_extractor": "import numpy as np\n"}
+    return (
+        "".join(text for part, text in first.items() if part in parts)
+        + "from transformers import pipeline\n\nfrom converter.runtime import load\n\n"
+        f'run = pipeline("{facts.task}", model={load}{given})\n'
+        f"print(run({call}))\n"
+    )
 
 
 def onnxruntime_snippet(facts: CardFacts) -> str:
@@ -93,6 +123,23 @@ def _image_shape(facts: CardFacts, value: Mapping[str, Any]) -> tuple[int, ...]:
     return (1, sizes[0], *(facts.image_size or ())) if fits and isinstance(batch, str) else ()
 
 
+# task -> what a pipeline takes besides the model, and what it is called with
+LOADED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "text-classification": (("tokenizer",), '"What a good day."'),
+    "token-classification": (("tokenizer",), '"Ada lives in London."'),
+    "text-generation": (("tokenizer",), '"Once upon a time", max_new_tokens=20'),
+    "text2text-generation": (("tokenizer",), '"Once upon a time"'),
+    "image-classification": (("image_processor",), 'Image.new("RGB", (640, 480), "white")'),
+    "automatic-speech-recognition": (
+        ("tokenizer", "feature_extractor"),
+        "np.zeros(16000, dtype=np.float32)",
+    ),
+}
+_COMPANIONS = {
+    "tokenizer": "tokenizer.json",
+    "image_processor": "preprocessor_config.json",
+    "feature_extractor": "preprocessor_config.json",
+}
 _POOLING = {
     "mean": (
         'mask = feed["attention_mask"][:, :, None]\n'
