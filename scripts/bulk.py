@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512, help="rows that a worker is given at once")
     given = parser.parse_args()
-    if "RAY_ADDRESS" not in os.environ:  # a cluster of this machine: reading and writing run beside the workers
+    if (
+        "RAY_ADDRESS" not in os.environ
+    ):  # a cluster of this machine: reading and writing run beside the workers
         ray.init(num_cpus=given.workers + 2)
     context = DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(

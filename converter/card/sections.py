@@ -10,7 +10,7 @@ from converter.card.facts import CardFacts
 from converter.card.front_matter import SOURCE_CARD
 from converter.text import markdown_table, size_text
 
-VERDICTS = {"kept": "kept", "MISSED": "**missed**", "not judged": "not judged"}
+VERDICTS = {"kept": "kept", "MISSED": "**missed**", "measured": "measured", "not judged": "not judged"}
 _DIGITS = re.compile(r"\d+")
 # Of the settings that a reader may want to know where they are not the usual ones.
 _USUAL = {
@@ -177,9 +177,11 @@ def budget_text(entry: Mapping[str, Any]) -> str:
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
-    """Whether a precision keeps its budget, in a word. What nobody measured keeps none."""
+    """Whether a precision keeps its budget, in a word. What nobody measured keeps none, nor what had none to keep."""
     if not entry.get("quality"):
         return "not judged"
+    if not entry.get("budget"):
+        return "measured"
     return "kept" if entry["passed"] else "MISSED"
 
 

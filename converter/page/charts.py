@@ -26,12 +26,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Dot:
-    """One point on a logarithmic axis; `kind` other is drawn as a square."""
+    """One point on a logarithmic axis; `kind` other is drawn as a square, `bound` as a mark of its row."""
 
     label: str
     value: float
     note: str
     kind: str = "main"
+    bound: float | None = None
 
 
 def bars(name: str, title: str, description: str, items: Sequence[Bar]) -> str:
@@ -69,12 +70,16 @@ def _whisker(y: int, left: float, right: float) -> str:
 
 
 def dots(
-    name: str, title: str, description: str, items: Sequence[Dot], limit: float, *, floor: float = 1e-9
+    name: str,
+    title: str,
+    description: str,
+    items: Sequence[Dot],
+    limit: float | None = None,
+    *,
+    floor: float = 1e-9,
 ) -> str:
-    """Points on a logarithmic axis, with a line at `limit`. What is zero lies at `floor`."""
-    values = [item.value for item in items if math.isfinite(item.value) and item.value > floor]
-    low = math.floor(math.log10(min([*values, limit]))) - 1
-    high = math.ceil(math.log10(max([*values, limit]))) + (1 if max([*values, limit]) == limit else 0)
+    """Points on a logarithmic axis, with a line at `limit`. What is zero lies at the left end."""
+    low, high = _decades(items, limit, floor)
     span = max(high - low, 1)
     left, plot = _columns([item.label for item in items])
 
@@ -90,14 +95,29 @@ def dots(
         parts.append(
             f'<text class="quiet" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">1e{power}</text>'
         )
-    x = place(limit)
-    parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
+    if limit is not None:
+        parts.append(_limit(place(limit), TOP, bottom))
     for index, item in enumerate(items):
         y = TOP + index * ROW
+        if item.bound is not None:
+            parts.append(_limit(place(item.bound), y + 2, y + ROW - 2))
         parts.append(_label(item.label, left, y))
         parts.append(_mark(item, place(item.value), y + 12.5))
         parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{y + 17}">{escape(item.note)}</text>')
     return _figure(name, title, description, parts, len(items) + 1)
+
+
+def _decades(items: Sequence[Dot], limit: float | None, floor: float) -> tuple[int, int]:
+    """The powers of ten between which all values and bounds lie, with room on both sides."""
+    bounds = [item.bound for item in items if item.bound is not None] + ([] if limit is None else [limit])
+    values = [item.value for item in items if math.isfinite(item.value) and item.value > floor]
+    known = [*values, *bounds] or [1.0]
+    room = 1 if not values or max(bounds, default=0.0) >= max(values) else 0
+    return math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + room
+
+
+def _limit(x: float, top: int, bottom: int) -> str:
+    return f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
 
 
 def _mark(item: Dot, x: float, y: float) -> str:
@@ -115,7 +135,8 @@ def _label(label: str, left: int, y: int) -> str:
 def _figure(name: str, title: str, description: str, parts: Sequence[str], rows: int) -> str:
     height = TOP * 2 + rows * ROW
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-title {name}-about">'
+        f'<figure tabindex="0"><svg viewBox="0 0 {WIDTH} {height}" role="img"'
+        f' aria-labelledby="{name}-title {name}-about">'
         f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-about">{escape(description)}</desc>'
         f"{''.join(parts)}</svg></figure>"
     )

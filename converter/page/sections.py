@@ -115,7 +115,7 @@ def parity(facts: CardFacts, info: PackageInfo) -> str:
     )
     return (
         paragraph(
-            "Largest absolute difference between the graph and the original, by size. The dashed line is 1e-4."
+            "Largest absolute difference between the graph and the original, by size. The dashed line is 0.0001."
         )
         + dots("parity", "Parity by size", about, items, LIMIT)
         + note
@@ -137,25 +137,34 @@ def quality(facts: CardFacts, info: PackageInfo) -> str:
         )
         for name, entry in facts.precisions.items()
     ]
-    items = [
-        Bar(
-            name,
-            float(cosine),
-            f"{cosine:.5f}",
-            "main" if entry["passed"] else "other",
-        )
-        for name, entry in facts.precisions.items()
-        if (cosine := (entry.get("quality") or {}).get("cosine")) is not None
-    ]
-    about = "; ".join(f"{item.label} {item.note}" for item in items)
     numbers = (*facts.measures, "size of fp32")
-    chart = bars("quality", "Mean cosine to fp32", about, items) if items else ""
-    return chart + table(
+    return _errors(facts) + table(
         "Quality against fp32",
         ("precision", *numbers, "budget", "verdict"),
         rows,
         numbers=numbers,
     )
+
+
+def _errors(facts: CardFacts) -> str:
+    """How far off each precision is, as 1 - cosine, and what it had to keep. Cosines themselves all look like 1."""
+    items = [
+        Dot(
+            name,
+            max(1 - float(cosine), 1e-7),
+            f"cosine {cosine:.5f}",
+            "main" if entry["passed"] else "other",
+            None if (bound := (entry.get("budget") or {}).get("cosine")) is None else max(1 - bound, 1e-7),
+        )
+        for name, entry in facts.precisions.items()
+        if (cosine := (entry.get("quality") or {}).get("cosine")) is not None
+    ]
+    if not items:
+        return ""
+    about = "; ".join(f"{item.label} {item.note}" for item in items)
+    return paragraph(
+        "1 - mean cosine to fp32, less is better. A dashed mark is what the precision had to keep."
+    ) + dots("quality", "1 - mean cosine to fp32", about, items)
 
 
 def _number(value: object) -> str:

@@ -22,20 +22,21 @@ h1 { font-size: 1.7rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 p { margin: .5rem 0; max-width: 48rem; }
 a { color: var(--main); }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px solid var(--main); outline-offset: 2px; }
+:is(a, summary, .scroll, figure):focus-visible { outline: 3px solid var(--main); outline-offset: 2px; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; margin: .75rem 0; }
 .quiet { color: var(--quiet); }
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+table { border-collapse: collapse; width: max-content; min-width: 100%; font-size: .9rem; }
+td { max-width: 28rem; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .35rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { background: var(--panel); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 figure { margin: .75rem 0; overflow-x: auto; }
-svg { display: block; max-width: 100%; height: auto; min-width: 30rem; }
+svg { display: block; max-width: 100%; height: auto; min-width: 44rem; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
 svg .quiet { fill: var(--quiet); }
 svg .axis { stroke: var(--line); }

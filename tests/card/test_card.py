@@ -186,6 +186,13 @@ def test_a_precision_that_nobody_judged_is_not_called_kept(reseal: Seal, decoder
     assert "| int8 | none | not judged |" in card(decoder_package)
 
 
+def test_a_precision_without_a_budget_has_kept_none(reseal: Seal, decoder_package: Path) -> None:
+    (decoder_package / "onnx/model_int8.onnx").write_bytes(b"x")
+    entry = {"files": ["onnx/model_int8.onnx"], "quality": {"cosine": 0.9}, "budget": {}, "passed": True}
+    reseal(decoder_package, precisions={"int8": entry})
+    assert "| int8 | 0.90000 | none | measured |" in card(decoder_package)
+
+
 def test_names_with_markup_cannot_break_the_card(reseal: Seal, decoder_package: Path) -> None:
     source = {"name": "evil\n---\nlicense: mit | x", "revision": None, "license": "a: b\nc"}
     reseal(decoder_package, source=source)

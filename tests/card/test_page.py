@@ -206,6 +206,8 @@ def test_sizes_parity_quality_speed_and_provenance_are_those_of_the_record(
         assert words in text, words
     record = json.loads((package / "converter.json").read_text())
     assert all(entry["sha256"] in text for entry in record["files"].values())
+    limits = [entry for entry in page.all("line") if entry.get("class") == "limit"]
+    assert len(limits) == 2, "of parity, and of the precision that has a budget"
     assert len(page.all("svg")) == 5, "sizes, parity, quality, and one for each measure of speed"
 
 
