@@ -172,6 +172,7 @@ def test_colpali_engine_ranks_pages_as_the_original_does(
     for page in pages:
         inputs = dict(patches(images=[page]))  # the same prompt and patches as Qwen2VLProcessor gives it
         inputs["pixel_values"] = inputs["pixel_values"][0]
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == backbone.config.image_token_id).long()
         wanted.append(engine_embed(backbone, linear, inputs))
     same(queries, expected)
     same(vectors, wanted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,23 @@ def test_a_hub_id_is_fetched_with_the_wanted_precision_only(
     assert asked[0][0] == "somebody/model" and "*_fp16.onnx*" in asked[0][1]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(from_hub)).encode("a"), encoder.encode("a"))
     assert asked[1][0] == "somebody/model"
+
+
+@pytest.mark.xdist_group("minilm")
+def test_what_the_hubs_cache_has_opens_without_a_network(
+    encoder: Encoder, minilm_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    repo, commit = tmp_path / "models--somebody--model", "a" * 40
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs/main").write_text(commit)
+    shutil.copytree(minilm_package, repo / "snapshots" / commit, copy_function=os.link)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    np.testing.assert_array_equal(Encoder("somebody/model").encode("a"), encoder.encode("a"))
+    with pytest.raises(PackageError, match="the hub does not give a model of that name"):
+        Encoder("somebody/other")
 
 
 def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
