@@ -15,6 +15,8 @@ DOCUMENT_BATCH = 32
 CALLS_FOR = 16  # texts a turn at least, so that small batches are not one tick of the clock
 ARRAY_CALLS_FOR = 4  # images or clips, which take longer
 PROMPTS, PROMPT_TOKENS = 2, 32  # a turn
+PAGE, PAGES = (640, 480), 2  # height and width of a page, and how many are run at once
+LATE_DOCUMENTS = (16, 20, 90)  # how many, of so many words
 _VOCABULARY = (
     "the report shows that revenue grew in every region while costs fell and a small team in the north "
     "found new ways to store energy from wind water and light before winter came over the old harbour"
@@ -57,6 +59,36 @@ def text_load(batch_sizes: Sequence[int], documents: int) -> Load:
     )
     return Load(
         (*measures, Measure("docs/s", "higher")), tuple(tasks), tasks[-1], "cosine", _least_cosine, words
+    )
+
+
+def late_load(batch_sizes: Sequence[int], *, documents: bool) -> Load:
+    """Latency of queries at each batch size, and throughput of what they look for: texts, or pages."""
+    of = "documents" if documents else "pages"
+    measures = [Measure(f"queries {size}", "lower") for size in batch_sizes]
+    tasks: list[dict[str, Any]] = [
+        {
+            "name": f"queries {size}",
+            "texts": make_texts(size, WORDS, WORDS),
+            "batch_size": size,
+            "calls": -(-CALLS_FOR // size),
+            "a_second": False,
+        }
+        for size in batch_sizes
+    ]
+    found = {"texts": make_texts(*LATE_DOCUMENTS)} if documents else {"pages": [PAGE] * PAGES}
+    tasks.append({"name": f"{of}/s", **found, "batch_size": PAGES, "calls": 1, "a_second": True})
+    words = (
+        f"latency of queries of {WORDS} words, tokenizing included; "
+        + (
+            f"{LATE_DOCUMENTS[0]} documents of {LATE_DOCUMENTS[1]} to {LATE_DOCUMENTS[2]} words"
+            if documents
+            else f"{PAGES} pages of {PAGE[1]} x {PAGE[0]} pixels of noise, reading them included"
+        )
+        + f", in batches of {PAGES}; cosine is the least of any of their tokens' vectors"
+    )
+    return Load(
+        (*measures, Measure(f"{of}/s", "higher")), tuple(tasks), tasks[-1], "cosine", _least_cosine, words
     )
 
 

@@ -15,6 +15,7 @@ from converter.bench_load import (
     Load,
     array_load,
     generation_load,
+    late_load,
     make_tokens,
     text_load,
 )
@@ -68,11 +69,13 @@ def plan(files: PackageFiles, amounts: Amounts) -> Plan:
         )
     if (unit := unit_of(graph)) is not None:
         return _arrays(files, graph, unit, amounts, precisions)
+    if "input_ids" in names and {value.name for value in graph.outputs} == {"embeddings"}:
+        return _late(files, amounts, precisions)
     if "input_ids" in names and "pixel_values" not in names:
         return _text(files, graph, amounts, precisions)
     raise PackageError(
         f"{files.folder / graph.file} takes {', '.join(sorted(names))}, and only encoders and classifiers of texts,"
-        " images or sounds, decoders, and encoders with their decoders are measured",
+        " images or sounds, late interaction, decoders, and encoders with their decoders are measured",
         remedy="time it with onnxruntime itself, as its README.md shows",
     )
 
@@ -83,6 +86,16 @@ def _text(files: PackageFiles, graph: GraphInfo, amounts: Amounts, precisions: t
     found = _auto_class(files, "AutoModel")
     settings = {"auto_class": found if found.endswith(_HEADS) else "AutoModel", "output": output}
     return Plan("text", text_load(amounts.batch_sizes, amounts.documents), precisions, settings)
+
+
+def _late(files: PackageFiles, amounts: Amounts, precisions: tuple[str, ...]) -> Plan:
+    """Late interaction: told by what its graphs give."""
+    config = files.read_object("config.json")
+    parts = (config, *(part for part in config.values() if isinstance(part, dict)))
+    documents = not any("vision_config" in part for part in parts)
+    architecture = files.read_object("converter.json").get("architecture")
+    settings = {"documents": documents, "architecture": architecture}
+    return Plan("late", late_load(amounts.batch_sizes, documents=documents), precisions, settings)
 
 
 def _arrays(

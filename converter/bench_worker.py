@@ -139,11 +139,18 @@ class PairRunner(GenerationRunner):
         )
 
 
+def _late(settings: Mapping[str, Any]) -> Runner:
+    from converter.bench_late import LateRunner
+
+    return LateRunner(settings)
+
+
 RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], Runner]] = {
     "text": TextRunner,
     "arrays": ArrayRunner,
     "generation": GenerationRunner,
     "pair": PairRunner,
+    "late": _late,
 }
 
 

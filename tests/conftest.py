@@ -35,12 +35,17 @@ def minilm_package(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def colqwen2_package(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of depth 5, so that layers of both towers are stamped. Tests of it share xdist_group("colqwen2")."""
+def colqwen2_checkpoint(tiny_checkpoint: Callable[..., Path]) -> Path:
+    """Of depth 5, so that layers of both towers are stamped."""
     depth = {"text_config": {"num_hidden_layers": 5}, "vision_config": {"depth": 4}}
-    checkpoint = tiny_checkpoint("colqwen2", overrides={"vlm_config": depth})
+    return tiny_checkpoint("colqwen2", overrides={"vlm_config": depth})
+
+
+@pytest.fixture(scope="session")
+def colqwen2_package(colqwen2_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made of `colqwen2_checkpoint`. Tests of it share xdist_group("colqwen2")."""
     package = tmp_path_factory.mktemp("colqwen2") / "package"
-    _convert("--arch", "colqwen2", "--model", checkpoint, "--output", package)
+    _convert("--arch", "colqwen2", "--model", colqwen2_checkpoint, "--output", package)
     return package
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from converter.bench import bench
 from converter.bench_inputs import describe, draw, unit_of
@@ -205,9 +207,30 @@ def test_numbers_that_measure_nothing_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("colqwen2")
-def test_a_package_of_another_kind_is_refused_by_its_inputs(colqwen2_package: Path) -> None:
+def test_pages_and_queries_are_measured_through_the_runtime(
+    retrieval_package: Path, colqwen2_checkpoint: Path, in_this_process: None
+) -> None:
+    """The original takes the place of the graphs: the same tokens and patches go into both."""
+    measured = bench(retrieval_package, str(colqwen2_checkpoint), batch_sizes=[1, 3], repeats=1, threads=1)
+    assert [each.name for each in measured.measures] == ["queries 1", "queries 3", "pages/s"]
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    for entry in measured.contenders:
+        assert entry.agreement == pytest.approx(1, abs=1e-5)
+
+
+def test_a_package_of_another_kind_is_refused_by_its_inputs(tmp_path: Path) -> None:
+    """CLIP's joint graph, for one: which of its towers would be measured?"""
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["b", "s"])
+    pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["b", 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.INT64, ["b", "s"])
+    node = helper.make_node("Identity", ["input_ids"], ["logits"])
+    (tmp_path / "onnx").mkdir()
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "g", [ids, pixels], [logits])),
+        tmp_path / "onnx/model.onnx",
+    )
     with pytest.raises(PackageError, match=r"takes .*pixel_values.* only encoders and classifiers"):
-        bench(colqwen2_package)
+        bench(tmp_path)
 
 
 def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_measured(
