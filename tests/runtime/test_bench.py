@@ -90,8 +90,10 @@ def test_a_decoder_is_measured_by_the_tokens_it_generates(
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Contenders without processes of their own, which the tests above have: torch is imported here already."""
+    import torch
+
     from converter import bench as command
     from converter.bench_worker import open_contender
 
@@ -103,6 +105,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         yield command._Worker(opening, ask)
 
     monkeypatch.setattr("converter.bench._worker", worker)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.xdist_group("clients")
