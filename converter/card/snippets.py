@@ -45,10 +45,19 @@ def _loaded_snippet(facts: CardFacts) -> str:
             "tokens = model.generate(**inputs, max_new_tokens=20)\n"
             "print(tokenizer.batch_decode(tokens, skip_special_tokens=True))\n"
         )
+    if "feature_extractor" in parts:  # which a pipeline wants as an object
+        return (
+            "import numpy as np\nfrom transformers import AutoProcessor, pipeline\n\n"
+            "from converter.runtime import load\n\n"
+            'processor = AutoProcessor.from_pretrained(".")\n'
+            "run = pipeline(\n"
+            f'    "{facts.task}",\n    model={load},\n'
+            "    tokenizer=processor.tokenizer,\n    feature_extractor=processor.feature_extractor,\n)\n"
+            f"print(run({call}))\n"
+        )
     given = "".join(f', {part}="."' for part in parts)
-    first = {"image_processor": "from PIL import Image\n", "feature_extractor": "import numpy as np\n"}
     return (
-        "".join(text for part, text in first.items() if part in parts)
+        ("from PIL import Image\n" if "image_processor" in parts else "")
         + "from transformers import pipeline\n\nfrom converter.runtime import load\n\n"
         f'run = pipeline("{facts.task}", model={load}{given})\n'
         f"print(run({call}))\n"

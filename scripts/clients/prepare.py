@@ -68,7 +68,8 @@ def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool
     """Make all of it in `folder`: the precisions of each task. One that cannot be made of a package leaves no case.
 
     `searched` gives the trained model's precisions the search that `converter quantize` does by default, which takes
-    minutes; without it, and for models of random weights, whose quality says nothing, q8 is 8 bits in blocks of 32.
+    minutes; without it q8 is 8 bits in blocks of 32. The quality of random weights says nothing: they get the first
+    format of each precision, which for q8 is int8 by column.
     """
     import torch
 
@@ -81,7 +82,7 @@ def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool
         # Parity is what the clients themselves look at here.
         convert(model=checkpoint, output=packages / task, parity="off", overwrite=True)
         asked = tuple(name for name in precisions if name != "fp32")
-        made = add_precisions(packages / task, asked, searched=searched and task == TRAINED)
+        made = add_precisions(packages / task, asked, trained=task == TRAINED, searched=searched)
         cases += [
             Case(task, precision, inputs, expected)
             for precision in precisions
@@ -90,20 +91,25 @@ def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool
     return Work(packages, tuple(cases))
 
 
-def add_precisions(package: Path, precisions: tuple[str, ...], *, searched: bool) -> tuple[str, ...]:
+def add_precisions(
+    package: Path, precisions: tuple[str, ...], *, trained: bool, searched: bool
+) -> tuple[str, ...]:
     """Those that were made."""
+    from converter.precision.formats import Blocks, Plan
     from converter.precision.quantize import quantize_package
-    from converter.precision.settings import Settings
-    from converter.precision.targets import Tuning
 
-    if not precisions:
-        return ()
-    quick = Settings(unjudged=True, tuning=Tuning(block_size=32))
-    try:
-        return quantize_package(package, precisions, settings=Settings() if searched else quick).kept
-    except UsageError as error:
-        print(f"{package.name}: no {', '.join(precisions)}: {error}")
-        return ()
+    if trained and searched:
+        return quantize_package(package, precisions).kept
+    kept: list[str] = []
+    recipe = package.parent / "q8.json"
+    recipe.write_text(json.dumps(Plan(Blocks(8, 32)).to_json()))
+    for precision in precisions:
+        given = {"recipe": recipe} if trained and precision == "q8" else {}
+        try:
+            kept += quantize_package(package, (precision,), unjudged=True, **given).kept
+        except UsageError as error:
+            print(f"{package.name}: no {precision}: {error}")
+    return tuple(kept)
 
 
 def bound(task: str, precision: str) -> float:
