@@ -145,7 +145,8 @@ def engine(patches: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     for part in (config, patches.tokenizer, patches.image_processor):
         part.save_pretrained(folder / "checkpoint")
     save_file(tensors, folder / "checkpoint/model.safetensors", {"format": "pt"})
-    convert(model=folder / "checkpoint", output=folder / "package", parity="off")
+    # One graph that takes both; the other two are traced for `retrieval_package`.
+    convert(model=folder / "checkpoint", output=folder / "package", variants=("unified",), parity="off")
     return backbone, linear, folder / "package"
 
 
