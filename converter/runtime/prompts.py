@@ -1,7 +1,7 @@
 """What stands around a query and around a page, read from the files of a package.
 
 Conventions are told apart by what the image graph takes, patches of any grid or one fixed size, and by whose the
-checkpoint is: transformers' processors for late interaction, or those of colpali-engine.
+checkpoint is: transformers' processors for late interaction, or those of the library that trained the models.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ENGINE_FIXED = replace(FIXED, query_prefix="", query_end="", page_bos=2)
 
 
 def _convention(model: Mapping[str, Any], *, patches: bool) -> Convention:
-    """transformers keeps the vision-language model's config in `vlm_config`; colpali-engine's is that config itself."""
+    """transformers keeps the vision-language model's config in `vlm_config`; the training library has nothing else."""
     if "vision_config" in model and "vlm_config" not in model:
         return ENGINE_PATCHES if patches else ENGINE_FIXED
     return PATCHES if patches else FIXED
