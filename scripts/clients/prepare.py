@@ -47,16 +47,6 @@ class Work:
         """What the package of a task was made from. Not of feature extraction, whose checkpoint lies elsewhere."""
         return self.packages.parent / "checkpoints" / task
 
-    def save(self) -> None:
-        """For another run, which goes on with the same packages."""
-        cases = [dataclasses.asdict(case) for case in self.cases]
-        (self.packages.parent / "cases.json").write_text(json.dumps(cases))
-
-    @staticmethod
-    def read(folder: Path) -> Work:
-        cases = json.loads((folder / "cases.json").read_text())
-        return Work(folder / "packages", tuple(Case(**case) for case in cases))
-
     def write_job(self, path: Path, cases: Sequence[Case]) -> Path:
         """The file that a client's runner reads."""
         job = {"packages": f"{self.packages}/", "cases": [case.to_job() for case in cases]}
@@ -67,28 +57,33 @@ class Work:
 def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool = False) -> Work:
     """Make all of it in `folder`: the precisions of each task. One that cannot be made of a package leaves no case.
 
+    What an earlier run has made there is taken as it is.
+
     `searched` gives the trained model's precisions the search that `converter quantize` does by default, which takes
     minutes; without it q8 is 8 bits in blocks of 32. The quality of random weights says nothing: they get the first
     format of each precision, which for q8 is int8 by column.
     """
+    cases: list[Case] = []
+    for task, precisions in wanted.items():
+        kept = folder / f"{task}.json"
+        if not kept.is_file():
+            made = [dataclasses.asdict(case) for case in _prepare(folder, task, precisions, searched)]
+            kept.write_text(json.dumps(made))
+        cases += [Case(**case) for case in json.loads(kept.read_text())]
+    return Work(folder / "packages", tuple(cases))
+
+
+def _prepare(folder: Path, task: str, precisions: Sequence[str], searched: bool) -> list[Case]:
     import torch
 
-    cases: list[Case] = []
-    packages = folder / "packages"
-    for task, precisions in wanted.items():
-        checkpoint = CHECKPOINTS[task](folder / "checkpoints" / task)
-        with torch.no_grad():
-            inputs, expected = REFERENCES[task](checkpoint)
-        # Parity is what the clients themselves look at here.
-        convert(model=checkpoint, output=packages / task, parity="off", overwrite=True)
-        asked = tuple(name for name in precisions if name != "fp32")
-        made = add_precisions(packages / task, asked, trained=task == TRAINED, searched=searched)
-        cases += [
-            Case(task, precision, inputs, expected)
-            for precision in precisions
-            if precision in ("fp32", *made)
-        ]
-    return Work(packages, tuple(cases))
+    package, checkpoint = folder / "packages" / task, CHECKPOINTS[task](folder / "checkpoints" / task)
+    with torch.no_grad():
+        inputs, expected = REFERENCES[task](checkpoint)
+    # Parity is what the clients themselves look at here.
+    convert(model=checkpoint, output=package, parity="off", overwrite=True)
+    asked = tuple(name for name in precisions if name != "fp32")
+    made = add_precisions(package, asked, trained=task == TRAINED, searched=searched)
+    return [Case(task, name, inputs, expected) for name in precisions if name in ("fp32", *made)]
 
 
 def add_precisions(

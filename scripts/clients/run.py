@@ -122,12 +122,9 @@ def main() -> int:
 
 def run_all(folder: Path, arguments: argparse.Namespace) -> list[Row]:
     """What was asked for, and the results that earlier runs left in the folder."""
-    if (folder / "cases.json").is_file():
-        work = Work.read(folder)
-    else:
-        precisions = arguments.precisions.split(",")
-        work = prepare(folder, dict.fromkeys(arguments.tasks.split(","), precisions), searched=True)
-        work.save()
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = dict.fromkeys(arguments.tasks.split(","), arguments.precisions.split(","))
+    work = prepare(folder, wanted, searched=True)
     for name in filter(None, arguments.clients.split(",")):
         found = [dataclasses.asdict(row) for row in run_client(name, work)]
         (folder / f"{name}.result.json").write_text(json.dumps(found))
