@@ -82,6 +82,7 @@ class CheckpointError(ConverterError):
 class ConfigError(CheckpointError):
     """A config.json that cannot be read, or that describes no model."""
 
+    topic = "checkpoint"
     exit_code = 2
 
 

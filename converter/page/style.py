@@ -28,8 +28,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; pad
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; width: max-content; min-width: 100%; font-size: .9rem; }
-td { max-width: 28rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .35rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { background: var(--panel); }
@@ -44,5 +43,6 @@ svg .main { fill: var(--main); stroke: var(--main); }
 svg .other { fill: var(--other); stroke: var(--other); }
 svg .limit { stroke: var(--bad); stroke-dasharray: 5 4; }
 svg .whisker { stroke: var(--text); stroke-width: 1.5; }
+@media (max-width: 45rem) { table { width: max-content; min-width: 100%; } td { max-width: 20rem; } }
 @media print { nav { display: none; } }
 """

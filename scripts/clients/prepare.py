@@ -17,9 +17,12 @@ from converter.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "q8", "q4")
 TRAINED = "feature-extraction"  # the one task whose model has trained weights, MiniLM's
-# The least cosine to torch, of all outputs together. What was measured at worst of any client stands behind each.
-TRAINED_COSINE = {"fp32": 0.99999, "fp16": 0.9999, "q8": 0.998, "q4": 0.95}
-RANDOM_COSINE = {"fp32": 0.99999, "fp16": 0.9999, "q8": 0.99, "q4": 0.9}
+# The least cosine to torch, of all outputs of a case together; docs/clients.md has what each client measured.
+# MiniLM's q8 keeps 0.999 on sentences as it is searched for: 0.9994 of these vectors, 0.9989 of the raw hidden states
+# that onnxruntime alone gives. q4: 0.990 as searched, 0.974 in the plain blocks that tests take.
+TRAINED_COSINE = {"fp32": 0.99999, "fp16": 0.9999, "q8": 0.998, "q4": 0.97}
+# Logits of random weights in the first format of each precision: 0.9988 and 0.937 at worst, both of translation.
+RANDOM_COSINE = {"fp32": 0.99999, "fp16": 0.9999, "q8": 0.998, "q4": 0.92}
 MOST = 1e-4  # fp32: the largest difference from torch
 
 
