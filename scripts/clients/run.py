@@ -67,6 +67,16 @@ CLIENTS: Mapping[str, Client] = {
 }
 
 
+# What a client cannot do, and a word of the error that says so. A case that has come to work fails, to be taken out here.
+KNOWN = {("browser", "translation", "q4"): "GatherBlockQuantized"}
+
+
+def as_expected(row: Row) -> bool:
+    """Whether the client computes what torch does, or fails in the one way that is known."""
+    word = KNOWN.get((row.client, row.task, row.precision))
+    return row.passed if word is None else word in row.error
+
+
 def run_client(name: str, work: Work) -> list[Row]:
     """All the cases that a client takes, in one process of its own."""
     client = CLIENTS[name]
@@ -90,7 +100,11 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         text = {None: "", True: "yes", False: "no"}[row.text]
         numbers = f"{row.max_abs:.1e} | {row.cosine:.5f}" if not row.error else " | "
-        verdict = "ok" if row.passed else f"fails: {row.error.splitlines()[0] if row.error else 'differs'}"
+        verdict = (
+            "ok" if row.passed else f"fails: {row.error.splitlines()[0][:120] if row.error else 'differs'}"
+        )
+        if row.error and as_expected(row):
+            verdict = f"has no {KNOWN[row.client, row.task, row.precision]}"
         lines.append(
             f"| {row.client} | {row.version} | {row.task} | {row.precision} | {numbers} | {text} | {verdict} |"
         )
@@ -117,7 +131,7 @@ def main() -> int:
     if arguments.write:
         head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
         PAGE.write_text(f"{head}{MARK}\n\n{table(rows)}\n", encoding="utf-8")
-    return 0 if all(row.passed for row in rows) else 1
+    return 0 if all(map(as_expected, rows)) else 1
 
 
 def run_all(folder: Path, arguments: argparse.Namespace) -> list[Row]:
