@@ -67,7 +67,7 @@ CLIENTS: Mapping[str, Client] = {
 }
 
 
-# What a client cannot do, and a word of the error that says so. A case that has come to work fails, to be taken out here.
+# What a client cannot do, and a word of the error that says so. A case that has come to work fails: take it out here.
 KNOWN = {("browser", "translation", "q4"): "GatherBlockQuantized"}
 
 
