@@ -26,7 +26,7 @@ from converter.runtime import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, MARK = ROOT / "docs" / "runtime.md", "<!-- written by `make check-bulk` -->"
-FILES, ROWS = 16, 128  # of each file
+FILES, ROWS = 8, 128  # of each file
 SHARE = 0.3  # of the rows, after which the run is killed
 
 
@@ -44,7 +44,7 @@ def start(package: Path, work: Path, name: str) -> subprocess.Popen[bytes]:
     script = [sys.executable, str(ROOT / "scripts" / "bulk.py"), str(package), str(work / "texts")]
     folders = [str(work / name), "--checkpoint", str(work / f"{name}-checkpoint")]
     with (work / f"{name}.log").open("ab") as log:
-        return subprocess.Popen([*script, *folders, "--batch-size", "64"], stdout=log, stderr=log)
+        return subprocess.Popen([*script, *folders, "--batch-size", "32"], stdout=log, stderr=log)
 
 
 def done(work: Path, name: str) -> set[int]:
