@@ -33,12 +33,20 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512, help="rows that a worker is given at once")
+    parser.add_argument(
+        "--block-mb",
+        type=float,
+        default=32,
+        help="results are written, and so kept, in blocks of about this size",
+    )
     given = parser.parse_args()
     if (
         "RAY_ADDRESS" not in os.environ
     ):  # a cluster of this machine: reading and writing run beside the workers
         ray.init(num_cpus=given.workers + 2)
     context = DataContext.get_current()
+    context.target_max_block_size = int(given.block_mb * 2**20)
+    context.target_min_block_size = min(context.target_min_block_size, context.target_max_block_size)
     context.checkpoint_config = CheckpointConfig(
         given.id, str(Path(given.checkpoint).resolve()), delete_checkpoint_on_success=False
     )

@@ -44,7 +44,9 @@ def start(package: Path, work: Path, name: str) -> subprocess.Popen[bytes]:
     script = [sys.executable, str(ROOT / "scripts" / "bulk.py"), str(package), str(work / "texts")]
     folders = [str(work / name), "--checkpoint", str(work / f"{name}-checkpoint")]
     with (work / f"{name}.log").open("ab") as log:
-        return subprocess.Popen([*script, *folders, "--batch-size", "32"], stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*script, *folders, "--batch-size", "32", "--block-mb", "0.1"], stdout=log, stderr=log
+        )
 
 
 def done(work: Path, name: str) -> set[int]:
