@@ -68,7 +68,10 @@ CLIENTS: Mapping[str, Client] = {
 
 
 # What a client cannot do, and a word of the error that says so. A case that has come to work fails: take it out here.
-KNOWN = {("browser", "translation", "q4"): "GatherBlockQuantized"}
+KNOWN = {
+    ("browser", task, "q4"): "GatherBlockQuantized"
+    for task in ("translation", "automatic-speech-recognition")
+}
 
 
 def as_expected(row: Row) -> bool:
