@@ -1,10 +1,13 @@
 """The length of a merged decoder's past is read off what `use_cache_branch` leaves of it, not off what was sent.
 
 Tracing measures the past at the graph's input. With `use_cache_branch` false a caller's past is a dummy of any
-length, which a Slice cuts to nothing: positions and masks have to see the length behind that Slice.
+length, which a Slice cuts to nothing: positions and masks have to see the length behind that Slice. Sizes behind it get
+a name of their own: onnxruntime takes one name for one size, and gives such values the same memory.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
@@ -18,15 +21,40 @@ def measure_kept_past(model: ir.Model) -> bool:
     if all(value.name != SWITCH for value in graph.inputs):
         return False
     modified = False
-    for value in graph.inputs:
+    pasts = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
+    for value in pasts:
         users = [usage.node for usage in value.uses()]
         cuts = [node for node in users if node.op_type == "Slice"]
-        if not (value.name or "").startswith(PAST) or len(cuts) != 1 or len(users) == 1:
+        if len(cuts) != 1 or len(users) == 1:
             continue
         for node, place in list(value.uses()):
             if node is not cuts[0]:
                 node.replace_input_with(place, cuts[0].outputs[0])
                 modified = True
+    others = [value for value in graph.inputs if value not in pasts]
+    renamed = _rename_sizes(graph, _axes(pasts) - _axes(others))
     if modified:
         graph.sort()
+    return modified or renamed
+
+
+def _axes(values: Iterable[ir.Value]) -> set[str]:
+    """Names of the sizes that vary."""
+    return {
+        size.value
+        for value in values
+        for size in value.shape or ()
+        if isinstance(size, ir.SymbolicDim) and size.value
+    }
+
+
+def _rename_sizes(graph: ir.Graph, names: Collection[str]) -> bool:
+    """Call what nodes make along these axes otherwise; inputs and outputs keep their declared names."""
+    modified = False
+    for value in (output for node in graph for output in node.outputs if not output.is_graph_output()):
+        for place, size in enumerate(value.shape or ()):
+            text = str(size.value) if isinstance(size, ir.SymbolicDim) else ""
+            if value.shape is not None and any(name in text for name in names):
+                value.shape[place] = ir.SymbolicDim(f"kept_{text}")
+                modified = True
     return modified
