@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from converter.drawing import sizes_of, weight
 from converter.export import ByName, shared_scopes
 from converter.observe import Call, record_calls, run_inside
-from converter.parity import parity_sizes, tolerance_for
+from converter.parity import Array, parity_sizes, tolerance_for
 from converter.pipeline import Ledger, choose_subject
 from converter.points import Comparer, Point
 from converter.proof import Job
@@ -51,6 +52,7 @@ class Divergence:
     sources     what agrees and goes into it: graph inputs, and outputs of modules
     nodes       the nodes between `sources` and `point`
     parameters  those that the nodes use
+    inputs      what the graph was given: name, type, shape, and values as far as a line holds them
     points      every point of comparison, in the order of the graph
     """
 
@@ -62,6 +64,7 @@ class Divergence:
     sources: tuple[str, ...]
     nodes: tuple[str, ...]
     parameters: tuple[str, ...]
+    inputs: tuple[str, ...]
     points: tuple[Point, ...]
 
     def lines(self) -> tuple[str, ...]:
@@ -69,6 +72,7 @@ class Divergence:
         found = f"max abs difference {self.point.max_abs:.2e}, cosine {self.point.cosine:.6f}"
         return (
             f"{self.component} departs from the {self.against} at {self.size}",
+            *(f"  given {line}" for line in self.inputs),
             f"in {self.module or 'the model itself'}: first wrong is {self.point}",
             f"  value {self.point.value!r}: {found}",
             f"  made from {', '.join(self.sources) or 'nothing that could be compared'}",
@@ -96,7 +100,9 @@ class Observation:
     parameters: frozenset[str]
 
 
-def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tuple[Divergence, ...]:
+def bisect_package(
+    package: Path, model: str, progress: Progress = SILENT, *, base_model: str | None = None
+) -> tuple[Divergence, ...]:
     """One divergence for each graph of `package` that fails parity with the checkpoint `model`; none if all pass.
 
     The sizes and values are those that the conversion was judged at. The package may be one that `--keep-failed`
@@ -106,7 +112,8 @@ def bisect_package(package: Path, model: str, progress: Progress = SILENT) -> tu
     from converter.registry import load_registry
 
     ledger = Ledger(progress)
-    request = replace(recorded_request(inspect_package(package).record), model=model, parity="full")
+    recorded = recorded_request(inspect_package(package).record)
+    request = replace(recorded, model=model, base_model=base_model, parity="full")
     with scratch_folder() as scratch:
         registry = load_registry()
         subject = choose_subject(request, registry, scratch, ledger)
@@ -234,8 +241,15 @@ def _first(
         sources=(*given, *dict.fromkeys(entry.module for entry in sources if entry.side == "output")),
         nodes=tuple(f"{node.name} ({node.op_type})" for node in nodes),
         parameters=parameters,
+        inputs=tuple(_described(name, array) for name, array in observed.case.feed.items()),
         points=tuple(points),
     )
+
+
+def _described(name: str, array: Array) -> str:
+    """An input in one line: `input_ids int64 (1, 5) [[7 30 2 11 8]]`; of many values the first and last."""
+    values = np.array2string(array, precision=3, threshold=12, edgeitems=2, max_line_width=10_000)
+    return f"{name} {array.dtype} {array.shape} {' '.join(values.split())}"
 
 
 def blame(point: Point, sources: Sequence[str], parameters: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from converter.console import error_text, quiet_libraries, show_progress, write_
 from converter.errors import ConverterError, ParityError, UsageError
 from converter.list_command import list_command
 from converter.optimization_options import take_optimization
-from converter.options import CONVERSION, FOLDER, HUB, OUTPUT, options
+from converter.options import BASE_MODEL, CONVERSION, FOLDER, HUB, OUTPUT, options
 from converter.push_command import push_command
 from converter.quantize_command import quantize_command, show_quantization
 from converter.quantize_options import take_options
@@ -160,10 +160,16 @@ def inspect_command(ctx: click.Context, package: Path, quiet: bool, verbose: boo
 @cli.command("verify")
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", required=True, help="The checkpoint the package was made from.")
-@options(*OUTPUT)
+@options(BASE_MODEL, *OUTPUT)
 @click.pass_context
 def verify_command(
-    ctx: click.Context, package: Path, model: str, quiet: bool, verbose: bool, as_json: bool
+    ctx: click.Context,
+    package: Path,
+    model: str,
+    base_model: str | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Run parity again on a finished package. Exits with 3 if it fails."""
     from converter.display import show_parity, write_json
@@ -171,9 +177,9 @@ def verify_command(
 
     require_export()
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
-        from converter.pipeline import verify_package
+        from converter.finished import verify_package
 
-        parity = verify_package(package, model, progress)
+        parity = verify_package(package, model, progress, base_model=base_model)
     if as_json:
         write_json({**asdict(parity), "passed": parity.passed})
     elif not quiet:

@@ -9,7 +9,7 @@ import click
 
 from converter.console import quiet_libraries, show_progress, write_line
 from converter.errors import ParityError, UsageError
-from converter.options import FOLDER, OUTPUT, options
+from converter.options import BASE_MODEL, FOLDER, OUTPUT, options
 
 
 @click.command("new", short_help="Write a plugin package to start from.")
@@ -58,13 +58,14 @@ def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", help="The checkpoint the package was made from.")
 @click.option("--precision", help="Rank the modules of this precision by the error they add to fp32's.")
-@options(*OUTPUT)
+@options(BASE_MODEL, *OUTPUT)
 @click.pass_context
 def bisect_command(
     ctx: click.Context,
     package: Path,
     model: str | None,
     precision: str | None,
+    base_model: str | None,
     quiet: bool,
     verbose: bool,
     as_json: bool,
@@ -88,7 +89,7 @@ def bisect_command(
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
         from converter.bisect import bisect_package
 
-        found = bisect_package(package, model, progress)
+        found = bisect_package(package, model, progress, base_model=base_model)
     if as_json:
         write_json({"divergences": [asdict(entry) for entry in found]})
     elif not quiet:

@@ -21,6 +21,7 @@ _OTHER = re.compile(
 # sentence-transformers numbers its modules (1_Pooling); transformers keeps further chat templates in their
 # own folder.
 _SUBFOLDERS = re.compile(r"\d+_\w+|additional_chat_templates")
+_ENCODER_FOLDER = re.compile(r"^0_\w+/")
 _LARGEST = 128 * 2**20  # bytes; the largest tokenizer.json known is a quarter of it
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLE = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
@@ -131,7 +132,8 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _absences(checkpoint: Path, copied: Iterable[str]) -> list[str]:
-    names = set(copied)
+    # sentence-transformers may keep the encoder, and what belongs to it, in `0_Transformer`.
+    names = {_ENCODER_FOLDER.sub("", name) for name in copied}
     notes = [] if "config.json" in names else ["the checkpoint has no config.json"]
     if not any(_TOKENIZER.fullmatch(name) for name in names):
         notes.append("the checkpoint has no tokenizer files")

@@ -13,7 +13,7 @@ from converter.text import size_text
 
 if TYPE_CHECKING:
     from converter.bisect import Divergence
-    from converter.interfaces import Interface
+    from converter.interfaces import Interface, Unshown
     from converter.package import PackageInfo
     from converter.pipeline import Report
     from converter.precision.added import AddedError
@@ -149,7 +149,9 @@ def variant_names(architecture: Architecture) -> tuple[str, ...]:
     )
 
 
-def show_architecture(architecture: Architecture, graphs: Sequence[Interface]) -> None:
+def show_architecture(
+    architecture: Architecture, graphs: Sequence[Interface], unshown: Sequence[Unshown]
+) -> None:
     """One architecture: each task with its variants, and what goes into and comes out of its graphs."""
     types = ", ".join(architecture.model_types) or "those that nobody else owns"
     write_line(f"{architecture.name}: {architecture.summary}; model types: {types}")
@@ -163,12 +165,17 @@ def show_architecture(architecture: Architecture, graphs: Sequence[Interface]) -
             rows = [("in", name, dtype, " x ".join(map(str, shape))) for name, dtype, shape in graph.inputs]
             rows += [("out", name, "", "") for name in graph.outputs]
             write_table((graph.stem, "name", "type", "shape"), rows)
+        for entry in (entry for entry in unshown if entry.task == task):
+            write_line(f"  inputs cannot be shown: {entry.reason}")
 
 
-def describe_architecture(architecture: Architecture, graphs: Sequence[Interface] = ()) -> dict[str, Any]:
+def describe_architecture(
+    architecture: Architecture, graphs: Sequence[Interface] = (), unshown: Sequence[Unshown] = ()
+) -> dict[str, Any]:
     """The same for a program."""
     return {
         "graphs": [asdict(graph) for graph in graphs],
+        "unshown": [asdict(entry) for entry in unshown],
         "name": architecture.name,
         "model_types": list(architecture.model_types),
         "summary": architecture.summary,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
 
+from converter.errors import ConverterError, UsageError
+from converter.extras import require_export
 from converter.records import Architecture, Component, Size
 from converter.scratch import scratch_folder
 
@@ -20,25 +21,37 @@ class Interface:
     outputs: tuple[str, ...]
 
 
-def interfaces(architecture: Architecture) -> tuple[Interface, ...]:
-    """Those of a small model of the architecture, for every task it can make one of. Takes seconds, and imports torch.
+@dataclass(frozen=True)
+class Unshown:
+    """A task whose graphs cannot be shown, and why, in one line."""
 
-    Nothing without the libraries that make models.
+    task: str
+    reason: str
+
+
+def interfaces(architecture: Architecture) -> tuple[tuple[Interface, ...], tuple[Unshown, ...]]:
+    """Those of a small model of the architecture, for every task it can make one of, and the tasks it cannot.
+
+    Takes seconds, and imports torch.
     """
-    found: list[Interface] = []
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        return ()
+    shown: list[Interface] = []
+    unshown: list[Unshown] = []
     for task in architecture.tasks:
         try:
-            found += [_interface(task, component) for component in _components(architecture, task)]
-        except Exception:  # what stands in for many types makes none; and a plugin may raise anything
-            continue
-    return tuple(found)
+            require_export()
+            shown += [_interface(task, component) for component in _components(architecture, task)]
+        except ConverterError as error:
+            unshown.append(Unshown(task, "; ".join(filter(None, (error.message, error.remedy)))))
+        except Exception as error:  # a plugin may raise anything; what went wrong is the answer
+            unshown.append(Unshown(task, " ".join(f"{type(error).__name__}: {error}".split())))
+    return tuple(shown), tuple(unshown)
 
 
-def _components(architecture: Architecture, task: str) -> Any:
+def _components(architecture: Architecture, task: str) -> Sequence[Component]:
     from converter.checkpoint import open_for
 
+    if architecture.stand_in is not None:
+        raise UsageError("it stands in for many model types", remedy="name one of them with --arch")
     with scratch_folder() as scratch:
         folder = scratch / "checkpoint"
         architecture.source.write_tiny(folder, like=None, seed=0, task=task)

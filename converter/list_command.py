@@ -20,12 +20,12 @@ def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) ->
     with quiet_libraries(verbose=verbose):
         registry = load_registry()
         found = [registry.find(arch)] if arch else list(registry.architectures.values())
-        graphs = interfaces(found[0]) if arch else ()
+        graphs, unshown = interfaces(found[0]) if arch else ((), ())
     if as_json:
-        write_json({"architectures": [describe_architecture(entry, graphs) for entry in found]})
+        write_json({"architectures": [describe_architecture(entry, graphs, unshown) for entry in found]})
         return
     if arch:
-        show_architecture(found[0], graphs)
+        show_architecture(found[0], graphs, unshown)
     else:
         show_architectures(found)
     if registry.failures and not quiet:

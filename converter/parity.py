@@ -67,7 +67,7 @@ class Terms:
 
 def tolerance_for(criteria: Criteria, dtype: Dtype, atol: float | None) -> Tolerance:
     """The component's own bound, or the dtype's default; `atol` from the user replaces the absolute bound."""
-    bound = criteria.tolerance.get(dtype, DEFAULT_TOLERANCES[dtype])
+    bound = criteria.tolerance.get(dtype) or DEFAULT_TOLERANCES[dtype]
     return bound if atol is None else Tolerance(atol, bound.cosine, reason="set by the user with --atol")
 
 

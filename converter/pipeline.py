@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from converter.proof import Subject
     from converter.records import Architecture, Checkpoint, ParityMode
     from converter.registry import Registry
+    from converter.verify import References
 
 
 @dataclass(frozen=True)
@@ -156,16 +157,7 @@ def _convert(
         parity = made.parity or judge_graphs(
             request, registry, checkpoint, scratch, made.references, made.written.folder, why, ledger
         )
-        report = Report(
-            output=target,
-            architecture=architecture.name,
-            task=made.task,
-            variants=tuple(variant.name for variant in made.variants),
-            parity=parity,
-            stages=tuple(ledger.stages),
-            peak_memory=max(peak, peak_memory()),
-            notes=(*made.notes, *map(str, registry.overrides)),
-        )
+        report = _report(target, architecture.name, registry, made, parity, peak, ledger)
         report = _seal(request, registry, checkpoint, made, report, staging.folder)
         if not parity.passed:
             raise ParityError(
@@ -173,6 +165,44 @@ def _convert(
                 remedy="nothing was written; --keep-failed keeps the package beside the target",
             )
     return report
+
+
+def make_unjudged(
+    request: ConversionRequest, checkpoint: Checkpoint, folder: Path, scratch: Path, progress: Progress
+) -> References:
+    """A package in the new folder `folder`, and in `scratch` what proves it, for those who judge by themselves.
+
+    `request.arch` is the checkpoint's architecture. The record says that parity was not checked.
+    """
+    from converter.registry import load_registry
+
+    ledger, registry = Ledger(progress), load_registry()
+    made, peak = _make(request, checkpoint, scratch, folder / "onnx", "full", "", ledger)
+    parity = ParityReport("off", "left to whoever asked")
+    report = _report(folder, request.arch, registry, made, parity, peak, ledger)
+    _seal(request, registry, checkpoint, made, report, folder)
+    return made.references
+
+
+def _report(
+    target: Path,
+    architecture: str,
+    registry: Registry,
+    made: Made,
+    parity: ParityReport,
+    peak: int,
+    ledger: Ledger,
+) -> Report:
+    return Report(
+        output=target,
+        architecture=architecture,
+        task=made.task,
+        variants=tuple(variant.name for variant in made.variants),
+        parity=parity,
+        stages=tuple(ledger.stages),
+        peak_memory=max(peak, peak_memory()),
+        notes=(*made.notes, *map(str, registry.overrides)),
+    )
 
 
 def _seal(
@@ -219,38 +249,6 @@ def _make(
     )
     ledger.stages += spent.stages
     return made, spent.peak_memory
-
-
-def verify_package(package: Path, model: str, progress: Progress = SILENT, *, seed: int = 0) -> ParityReport:
-    """Prove a finished package against a checkpoint: intact files first, then full parity at sizes from `seed`.
-
-    Raises PackageError when a file is missing or altered. Graphs that do not compute what the checkpoint's model
-    computes are what the report is for: it has not `passed`.
-    """
-    from converter.apart import run_without_torch
-    from converter.drawing import MANY
-    from converter.extras import require_export
-    from converter.judging import judge_graphs
-    from converter.package import inspect_package
-    from converter.record import recorded_request
-    from converter.registry import load_registry
-    from converter.selection import find_source
-
-    require_export()
-    ledger = Ledger(progress)
-    with ledger.stage("check files"):
-        info = inspect_package(package)
-        info.require_intact()
-    registry = load_registry()
-    request = replace(recorded_request(info.record), model=model, parity="full", seed=seed)
-    with scratch_folder() as scratch:
-        with ledger.stage("open checkpoint"):
-            _, checkpoint = find_source(request, registry, scratch)
-        references, _ = run_without_torch(
-            "converter.making:make_references", request, checkpoint, scratch, MANY, progress=progress
-        )
-        folder = package / "onnx"
-        return judge_graphs(request, registry, checkpoint, scratch, references, folder, "asked for", ledger)
 
 
 def peak_memory() -> int:

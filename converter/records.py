@@ -159,6 +159,7 @@ class Component:
                tensors, and returns the outputs in order (a tensor or a tuple of tensors)
     inputs     a size -> example inputs; must work at every size the axes allow, not only at the traced one
     reference  the untouched original, called as its authors intend, on the same inputs -> outputs by name
+    tolerance  bounds other than the usual ones, by dtype; by the name of a precision, those of its graph at one size
     fixed      inputs whose undeclared axes stay as they are although the original takes others -> the reason
     """
 
@@ -168,7 +169,7 @@ class Component:
     reference: Callable[[nn.Module, Tensors], Tensors]
     axes: tuple[Axis, ...]
     outputs: tuple[Output, ...]
-    tolerance: Mapping[Dtype, Tolerance] = field(default_factory=dict)
+    tolerance: Mapping[Any, Tolerance] = field(default_factory=dict)
     judged_by: tuple[Judgement, ...] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
 
@@ -182,7 +183,7 @@ class Criteria:
     """What the outputs of a component are judged by, without what makes them: it can be pickled."""
 
     stem: str
-    tolerance: Mapping[Dtype, Tolerance]
+    tolerance: Mapping[Any, Tolerance]
     judged_by: tuple[Judgement, ...] = ()
 
 

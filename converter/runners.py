@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+CASE = ".case"  # the ending of a file that holds one
+
+
 @dataclass(frozen=True)
 class Case:
     """One component at one size: what went in, and what the original and, where it ran, the wrapper made of it.

@@ -24,8 +24,9 @@ from converter.records import (
     Component,
     ParityMode,
     ParityReport,
+    Size,
 )
-from converter.runners import Case, load, open_session, run_graph, run_original, save
+from converter.runners import CASE, Case, load, open_session, run_graph, run_original, save
 from converter.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def save_references(
         files: list[Path] = []
         for component in components:
             for case in _cases(model, component, seed, drawn):
-                files.append(save(case, folder / f"{len(files)}.case"))
+                files.append(save(case, folder / f"{len(files)}{CASE}"))
             warnings += could_vary(model, component)
         cheap = 4 * elements(checkpoint) <= GENERATED_WHOLE
         for number, scenario in enumerate(scenarios):
@@ -109,10 +110,15 @@ def save_references(
     return References(tuple(files), tuple(warnings))
 
 
-def _cases(model: nn.Module, component: Component, seed: int, drawn: int) -> Iterator[Case]:
+def reference_sizes(component: Component, seed: int, drawn: int) -> tuple[list[Size], list[Size]]:
+    """Where a component is run, in this order: the fixed sizes, and of `drawn` random ones those not among them."""
     fixed = parity_sizes(component.axes, seed)
     labels = {size.label for size in fixed}
-    unseen = [size for size in draw_sizes(component.axes, seed, drawn) if size.label not in labels]
+    return fixed, [size for size in draw_sizes(component.axes, seed, drawn) if size.label not in labels]
+
+
+def _cases(model: nn.Module, component: Component, seed: int, drawn: int) -> Iterator[Case]:
+    fixed, unseen = reference_sizes(component, seed, drawn)
     yield from run_original(model, component, fixed)
     yield from run_original(model, component, unseen, restated=False)
 
@@ -159,12 +165,18 @@ def compare_case(session: onnxruntime.InferenceSession, case: Case, terms: Terms
     try:
         graph = run_graph(session, case.feed)
     except ParityError as error:
-        stem, size = case.criteria.stem, case.size.label
-        return [
-            Comparison(stem, size, output, "graph/original", math.inf, -1.0, False, misses=(error.message,))
-            for output in case.original
-        ]
+        return cannot_run(case.criteria.stem, case, error)
     return compare_all(case.criteria, case.size, {**results, "graph": graph}, case.valid, terms)
+
+
+def cannot_run(stem: str, case: Case, error: ParityError) -> list[Comparison]:
+    """A graph that fails at a size differs in every output."""
+    return [
+        Comparison(
+            stem, case.size.label, output, "graph/original", math.inf, -1.0, False, misses=(error.message,)
+        )
+        for output in case.original
+    ]
 
 
 def verdict(

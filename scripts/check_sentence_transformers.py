@@ -27,6 +27,7 @@ TEXTS = ["w7 w8 w9 w100", "A short one.", "The quick brown fox jumps over the la
 # name -> (encoder, what pooling and the modules behind it are)
 MADE = {
     "bert, all six modes, Dense, LayerNorm, Normalize": "bert",
+    "bert in a folder of its own, all six modes, Dense, LayerNorm, Normalize": "bert/0_Transformer",
     "distilbert, mean and lasttoken, Dense, Normalize": "distilbert",
     "mpnet, mean and lasttoken, Dense, Normalize": "mpnet",
     "xlm-roberta, mean and lasttoken, Dense, Normalize": "xlm-roberta",
@@ -38,6 +39,7 @@ from transformers import CONFIG_MAPPING
 from converter.sentence_modules import SentenceModule as Module
 from converter_sentence_transformers.source import USUAL, Config, SentenceTransformerSource
 folder, kind = sys.argv[1:]
+kind, _, nested = kind.partition("/")
 pooling = {"embedding_dimension": 36, "pooling_mode": ["mean", "lasttoken"]}
 modules = (
     Module("Transformer", "", {}),
@@ -50,6 +52,13 @@ SentenceTransformerSource().write_tiny(Path(folder), like=like, seed=1, task=USU
 # As published checkpoints name their modules; older releases do not know where newer ones keep them.
 listed = Path(folder) / "modules.json"
 listed.write_text(re.sub(r"sentence_transformers\\.[a-z_.]+\\.", "sentence_transformers.models.", listed.read_text()))
+if nested:
+    own = [file for file in Path(folder).iterdir() if file.is_file() and file.name not in
+           ("modules.json", "config_sentence_transformers.json")]
+    (Path(folder) / nested).mkdir()
+    for file in own:
+        file.rename(Path(folder) / nested / file.name)
+    listed.write_text(listed.read_text().replace('"path": ""', f'"path": "{nested}"'))
 """
 ENCODE = """
 import json, sys, numpy

@@ -7,16 +7,26 @@ added raises the second. `python tests/test_public_api.py` writes the list anew.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import converter
-from converter import hookspecs
+from converter import hookspecs, registry
 from converter.assembly import KINDS
 from converter.records import Checkpoint, ModelSource
+from converter.testing import plugin
 
 LIST = Path(__file__).with_name("public_api.txt")
+# Below `converter`, what docs/plugins.md promises too.
+PROMISED = {
+    "converter.recipes": ("Load", "Concat", "Slice", "Transpose", "Cast", "RecipeTensor", "read"),
+    "converter.checkpoint": ("open_checkpoint", "read_header", "read_tensors"),
+    "converter.seeding": ("seed_weights",),
+    "converter.arrays": ("FLOAT16", "FLOAT32"),
+}
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
 
 
@@ -32,6 +42,11 @@ def surface() -> Iterator[str]:
     for name, method in vars(ModelSource).items():
         if inspect.isfunction(method) and not name.startswith("_"):
             yield f"ModelSource.{name}{_arguments(method)}"
+    for module, names in PROMISED.items():
+        for name in names:
+            yield f"{module}.{name}{_shape(getattr(importlib.import_module(module), name))}"
+    yield from (f"pytest {option}" for option in (plugin.ARCH, plugin.MODEL, plugin.TASK, plugin.PRECISIONS))
+    yield from re.findall(r"CONVERTER_\w+", registry.__doc__ or "")
 
 
 def _shape(thing: object) -> str:
@@ -66,7 +81,13 @@ def test_what_plugins_rest_on_is_what_the_list_says() -> None:
 
 def test_every_hook_and_every_public_name_is_documented() -> None:
     text = DOCS.read_text()
-    names = {*converter.__all__, *(kind.hook for kind in KINDS), *(kind.record.__name__ for kind in KINDS)}
+    promised = {name for names in PROMISED.values() for name in names}
+    names = {
+        *promised,
+        *converter.__all__,
+        *(kind.hook for kind in KINDS),
+        *(kind.record.__name__ for kind in KINDS),
+    }
     assert not {name for name in names if f"`{name}`" not in text}
     assert f'converter_api = "{hookspecs.API_VERSION}"' in text
 

@@ -1,140 +1,171 @@
-"""What the pytest plugin runs: one checkpoint, converted once when the first case asks for it."""
+"""Running the cases of a plan: one conversion and one run of the original for all of them, in whichever process."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converter.axes import came_out_fixed
 from converter.console import quiet_libraries
-from converter.drawing import FEW, draw_sizes
-from converter.errors import ConverterError, ParityError
-from converter.extras import require_export
-from converter.parity import Terms, compare_all, parity_sizes
-from converter.records import Axis, Comparison, Size
+from converter.errors import ParityError
+from converter.parity import Terms
+from converter.records import Checkpoint, Comparison
+from converter.reduced import compare_reduced
+from converter.request import SILENT, ConversionRequest, Progress
+from converter.runners import Case, load, open_session
+from converter.runtime.files import suffix_of
+from converter.testing.plan import FP32, Asked, CaseName, Plan, make_plan
+from converter.testing.shared import Shared
+from converter.verify import References, compare_case, difference
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from converter.proof import Subject
-    from converter.runners import Case
+    from converter.registry import Registry
+
+PLAN, GRAPHS = "plan", "graphs"
 
 
 class DifferenceError(ParityError):
     """A case that failed, with all that was compared in it."""
 
     def __init__(self, rows: Sequence[Comparison]) -> None:
-        lines = [
-            f"{row.output}: {row.pair} differ by {row.max_abs:.2e} (cosine {row.cosine:.7f})"
-            f" {'passed' if row.passed else 'FAILED'}"
-            for row in rows
-        ]
+        lines = [f"{'passed' if row.passed else 'FAILED'}: {difference(row)}" for row in rows]
         super().__init__("\n".join(lines) or "nothing was compared")
         self.rows = tuple(rows)
 
 
+def plan_in(folder: Path, asked: Asked, *, apart: bool) -> Plan:
+    """What there is to test, left where every process of the session reads it. `apart` keeps torch out of this one."""
+    from converter.apart import run_apart
+
+    def make(own: Path) -> Plan:
+        with quiet_libraries():
+            return run_apart(make_plan, asked, own) if apart else make_plan(asked, own)
+
+    plan: Plan = Shared(folder).once(PLAN, make)
+    return plan
+
+
 @dataclass
 class Suite:
-    """The parity cases of one checkpoint of one architecture, every variant of one task, in fp32."""
+    """The cases of a session in one of its processes. All of them share `folder`."""
 
-    subject: Subject
-    folder: tempfile.TemporaryDirectory[str]
-    _made: dict[str, dict[str, Case]] = field(default_factory=dict)
-    _failure: Exception | None = None
-    _sessions: dict[str, onnxruntime.InferenceSession] = field(default_factory=dict)
+    folder: Path
+    _sessions: dict[tuple[str, str], onnxruntime.InferenceSession] = field(default_factory=dict)
 
-    @classmethod
-    def open(cls, arch: str, model: str | None, task: str | None) -> Suite:
-        """Find the architecture and its checkpoint, or write a tiny one. Nothing is traced yet."""
-        require_export()
-        from converter.pipeline import Ledger, choose_subject
+    def __post_init__(self) -> None:
+        self.shared = Shared(self.folder)
+
+    @cached_property
+    def plan(self) -> Plan:
+        plan: Plan = self.shared.once(PLAN, _absent)
+        return plan
+
+    @cached_property
+    def registry(self) -> Registry:
         from converter.registry import load_registry
-        from converter.request import SILENT, ConversionRequest
 
-        folder = tempfile.TemporaryDirectory(prefix="converter-testing-")
-        request = ConversionRequest(arch=arch, model=model, task=task, tiny=model is None)
-        try:
-            with quiet_libraries():
-                return cls(
-                    choose_subject(request, load_registry(), Path(folder.name), Ledger(SILENT)), folder
-                )
-        except ConverterError:
-            folder.cleanup()
-            raise
+        return load_registry()
+
+    def compare(self, name: CaseName) -> list[Comparison]:
+        """Original, wrapper and graph at one size, or what they generate. The first call converts."""
+        with quiet_libraries():
+            references: References = self.shared.once(GRAPHS, partial(make_graphs, self.plan))
+            if not name.size:
+                return [self._play(name, references)]
+            case, session = self._case(name, references), self._session(name)
+            terms = Terms(self.registry.metrics)
+            if name.precision == FP32:
+                return compare_case(session, case, terms)
+            return compare_reduced(session, case, self.registry.precisions[name.precision], terms)
 
     def close(self) -> None:
         self._sessions.clear()
-        self.folder.cleanup()
 
-    @property
-    def name(self) -> str:
-        return self.subject.architecture.name
+    def warnings(self, name: CaseName) -> tuple[str, ...]:
+        """On axes of the case's graph that are not what was declared: for the first fp32 case of each graph."""
+        first = next(other for other in self.plan.cases if other.stem == name.stem and other.size)
+        if name != first or name.precision != FP32:
+            return ()
+        references: References = self.shared.once(GRAPHS, _absent)
+        fixed = came_out_fixed(self._session(name), name.stem, self._case(name, references).axes)
+        return (*(line for line in references.warnings if line.startswith(f"{name.stem}: ")), *fixed)
 
-    def cases(self) -> Iterator[tuple[str, str]]:
-        """(stem, label of the size) of each case."""
-        for component in self.subject.components():
-            for size in self._sizes(component.axes):
-                yield component.stem, size.label
+    def _case(self, name: CaseName, references: References) -> Case:
+        case: Case = load(references.files[self.plan.runs.index((name.stem, name.size))])
+        assert (case.criteria.stem, case.size.label) == (name.stem, name.size)
+        return case
 
-    def compare(self, stem: str, label: str) -> list[Comparison]:
-        """Original, wrapper and graph at one size. The first call converts, and later ones share what came of it."""
-        case = self._prepared()[stem][label]
-        from converter.runners import open_session, run_graph
+    def _play(self, name: CaseName, references: References) -> Comparison:
+        from converter.play import play_graphs
 
-        if stem not in self._sessions:
-            self._sessions[stem] = open_session(self._package / "onnx" / f"{stem}.onnx")
-        graph = run_graph(self._sessions[stem], case.feed)
-        results = {"original": case.original, "wrapper": case.wrapper, "graph": graph}
-        return compare_all(case.criteria, case.size, results, case.valid, Terms(self.subject.metrics))
+        played = load(references.files[len(self.plan.runs) + self.plan.scenarios.index(name.stem)])
+        return play_graphs(played, self.folder / GRAPHS / "package" / "onnx", self.plan.request.device)
 
-    @property
-    def _package(self) -> Path:
-        return Path(self.folder.name) / "package"
+    def _session(self, name: CaseName) -> onnxruntime.InferenceSession:
+        key = name.stem, name.precision
+        if key not in self._sessions:
+            package = self.folder / GRAPHS / "package"
+            if name.precision != FP32:
+                make = partial(add_precision, self.plan, package, name.precision)
+                package = self.shared.once(name.precision, make)
+            path = package / "onnx" / f"{name.stem}{suffix_of(name.precision)}.onnx"
+            self._sessions[key] = open_session(path)
+        return self._sessions[key]
 
-    def _sizes(self, axes: tuple[Axis, ...]) -> list[Size]:
-        fixed = {size.label: size for size in (*draw_sizes(axes, 0, FEW), *parity_sizes(axes, seed=0))}
-        return list(fixed.values())
 
-    def _prepared(self) -> dict[str, dict[str, Case]]:
-        if self._failure is not None:
-            raise self._failure
-        if not self._made:
-            try:
-                with quiet_libraries():
-                    self._convert()
-                    self._made = self._run_original()
-            except Exception as error:
-                self._failure = error  # the other cases fail for the same reason, and none converts again
-                raise
-        return self._made
+def _absent(folder: Path) -> None:
+    raise AssertionError(f"{folder.name} was not made")
 
-    def _convert(self) -> None:
-        from converter.pipeline import convert
 
-        checkpoint = self.subject.checkpoint
-        convert(
-            arch=self.name,
-            model=checkpoint.folder,
-            output=self._package,
-            task=self.subject.task,
-            parity="off",
-        )
+def make_graphs(plan: Plan, folder: Path) -> References:
+    """A package in `folder`, and beside it what the original gives at every size."""
+    from converter.pipeline import make_unjudged
 
-    def _run_original(self) -> dict[str, dict[str, Case]]:
-        from converter.runners import run_original
-        from converter.scratch import scratch_folder
-        from converter.verify import stays_on_disk
+    return make_unjudged(plan.request, plan.checkpoint, folder / "package", folder, SILENT)
 
-        source, checkpoint = self.subject.architecture.source, self.subject.checkpoint
-        with scratch_folder() as scratch:
-            offload = scratch if stays_on_disk(checkpoint) else None
-            model = source.original(checkpoint, self.subject.task, offload)
-            return {
-                component.stem: {
-                    case.size.label: case
-                    for case in run_original(model, component, self._sizes(component.axes))
-                }
-                for component in self.subject.components()
-            }
+
+def add_precision(plan: Plan, package: Path, precision: str, folder: Path) -> Path:
+    """A copy of the package, its files linked, with graphs in one more precision: what `converter quantize` makes.
+
+    On a checkpoint that was named they are judged and keep their budget, or this raises ParityError. Random weights
+    have no quality to judge.
+    """
+    from converter.apart import run_without_torch
+    from converter.precision.quantize import quantize_package
+
+    halves = None
+    if precision == "fp16":
+        name = "converter.testing.cases:trace_in_halves"
+        halves = run_without_torch(name, plan.request, plan.checkpoint, folder)
+    copy = folder / "package"
+    shutil.copytree(package, copy, copy_function=os.link)
+    report = quantize_package(copy, [precision], unjudged=plan.asked.model is None, halves=halves)
+    report.require_passed()
+    return copy
+
+
+def trace_in_halves(
+    request: ConversionRequest, checkpoint: Checkpoint, folder: Path, progress: Progress
+) -> Path | None:
+    """The graphs traced in fp16, where torch can: fp16 is made of them, as a conversion makes it."""
+    from converter.added import trace_halves
+    from converter.pipeline import Ledger, settle
+    from converter.registry import load_registry
+
+    registry = load_registry()
+    settled = partial(
+        settle,
+        registry=registry,
+        architecture=registry.find(request.arch, checkpoint),
+        checkpoint=checkpoint,
+    )
+    wanted = replace(request, precisions=("fp16",))
+    halves, _ = trace_halves(wanted, registry, settled, folder, Ledger(progress))
+    return halves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +46,19 @@ def test_list_names_every_architecture_and_its_tasks_in_lines_that_fit_a_screen(
     assert lines[-1].startswith(f"{len(listed)} architectures;")
 
 
+def test_a_task_whose_inputs_cannot_be_shown_says_why(install: Callable[..., None], capsys: Capture) -> None:
+    install("hollow")
+    assert run(["list", "--arch", "hollow"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert (
+        "  inputs cannot be shown: AttributeError: 'NoneType' object has no attribute 'write_tiny'" in shown
+    )
+    assert run(["list", "--arch", "generic", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["architectures"]
+    assert {row["task"] for row in entry["unshown"]} == set(entry["tasks"])
+    assert "it stands in for many model types; name one of them with --arch" in entry["unshown"][0]["reason"]
+
+
 def test_an_option_of_the_output_may_stand_before_or_after_the_command(capsys: Capture) -> None:
     assert run(["--json", "list"]) == 0
     before = capsys.readouterr().out
@@ -72,11 +86,13 @@ def test_plugins_shows_what_each_brought_and_each_failure_on_a_line(
 def test_verify_exits_with_3_when_parity_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, passed: bool
 ) -> None:
-    def verify_package(package: Path, model: str, progress: Progress) -> ParityReport:
+    def verify_package(
+        package: Path, model: str, progress: Progress, *, base_model: str | None
+    ) -> ParityReport:
         assert (package, model) == (Path("folder"), "checkpoint")
         return ParityReport("full", "asked for", (Comparison("model", "s", "y", "p", 0.1, 0.9, passed),))
 
-    monkeypatch.setattr("converter.pipeline.verify_package", verify_package, raising=False)
+    monkeypatch.setattr("converter.finished.verify_package", verify_package, raising=False)
     assert run(["verify", "folder", "--model_id", "checkpoint"]) == (0 if passed else 3)
     assert ("FAILED" in capsys.readouterr().out) == (not passed)
 

@@ -49,11 +49,13 @@ def test_without_the_option_nothing_is_collected(tmp_path: Path) -> None:
     ("argv", "expected"),
     [
         (["--converter-arch", "flowed"], "did you mean 'flawed'"),
+        (["--converter-arch", "flowed", "-n", "2"], "did you mean 'flawed'"),
+        (["--converter-arch", "flawed", "--converter-precisions", "fp32,q9"], "unknown precision 'q9'"),
         (["--converter-arch", "flawed", "--converter-task", "encodings"], "has no task 'encodings'"),
         (["--converter-arch", "flawed", "--converter-model", "nowhere/to/be"], "nowhere/to/be"),
         (["--converter-task", "encoding"], "--converter-arch"),
     ],
-    ids=["arch", "task", "model", "no arch"],
+    ids=["arch", "arch under xdist", "precision", "task", "model", "no arch"],
 )
 def test_what_cannot_be_tested_is_said_before_any_test_runs(
     argv: list[str], expected: str, tmp_path: Path
@@ -63,16 +65,27 @@ def test_what_cannot_be_tested_is_said_before_any_test_runs(
     assert expected in result.stderr
 
 
-def test_a_right_architecture_passes_at_each_size_on_one_worker(tmp_path: Path) -> None:
-    result = run_pytest("--converter-arch", "flawed", "-v", "-n", "2", "--dist", "loadgroup", cwd=tmp_path)
+def test_a_case_for_each_variant_size_and_precision_on_two_workers_from_one_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = tmp_path / "traces"
+    monkeypatch.setenv("FLAWED_TRACES", str(traces))
+    options = ["--converter-arch", "flawed", "--converter-precisions", "fp32,q8", "-v", "-n", "2"]
+    result = run_pytest(*options, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    passed = re.findall(r"\[(gw\d)\].* PASSED converter::(\S+)@flawed-model", result.stdout)
-    assert len(passed) >= 6
-    assert {name for _, name in passed} >= {
-        "flawed-model-batch_size=2,sequence_length=5",
-        "flawed-model-batch_size=1,sequence_length=1",
+    passed = re.findall(r"\[(gw\d)\].* PASSED converter::flawed::(\S+)", result.stdout)
+    sizes = {
+        precision: {name.removesuffix(precision) for _, name in passed if name.endswith(precision)}
+        for precision in ("-fp32", "-q8")
     }
-    assert len({worker for worker, _ in passed}) == 1
+    assert sizes["-fp32"] == sizes["-q8"]
+    assert {
+        "text-model-batch_size=2,sequence_length=5",
+        "text-model-batch_size=1,sequence_length=1",
+    } <= sizes["-fp32"]
+    assert len(passed) == len(sizes["-fp32"]) * 2 > 20
+    assert {worker for worker, _ in passed} == {"gw0", "gw1"}
+    assert len(set(traces.read_text().split())) == 1  # every conversion is a process of its own there
 
 
 def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
@@ -82,28 +95,21 @@ def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
     )
     environ = {**os.environ, "PYTHONPATH": str(FLAWED)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True)
-    result = run_pytest(
-        "--converter-arch",
-        "flawed",
-        "--converter-model",
-        "checkpoint",
-        "-m",
-        "converter_full",
-        "--junit-xml",
-        "report.xml",
-        cwd=tmp_path,
-    )
+    options = ["--converter-arch", "flawed", "--converter-model", "checkpoint", "-m", "converter_full"]
+    result = run_pytest(*options, "--junit-xml", "report.xml", cwd=tmp_path)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
     cases = ElementTree.parse(tmp_path / "report.xml").findall(".//testcase")
+    assert {case.get("classname") for case in cases} == {"converter.flawed"}
     failed = {
         case.get("name", ""): case.findtext("failure", "")
         for case in cases
         if case.find("failure") is not None
     }
-    assert failed.keys() == {
-        case.get("name", "") for case in cases if case.get("name", "").endswith(("left", "right"))
-    }
-    assert "flawed-model-batch_size=4,sequence_length=10,right" in failed  # one that was drawn
-    text = failed["flawed-model-batch_size=4,sequence_length=8,right"]
-    assert re.search(r"hidden: wrapper/original differ by .* FAILED", text)
-    assert re.search(r"hidden: graph/wrapper differ by .* passed", text)
+    padded = re.compile("(left|right)-fp32$")
+    assert failed.keys() == {case.get("name", "") for case in cases if padded.search(case.get("name", ""))}
+    assert "text-model-batch_size=4,sequence_length=10,right-fp32" in failed  # one that was drawn
+    text = failed["text-model-batch_size=4,sequence_length=8,right-fp32"]
+    assert re.search(r"FAILED: model hidden at .*: wrapper/original differ by ", text)
+    assert re.search(r"passed: model hidden at .*: graph/wrapper differ by ", text)
+    measured = {entry.get("name") for entry in cases[0].findall("properties/property")}
+    assert {"hidden graph/original", "hidden wrapper/original", "hidden graph/wrapper"} == measured

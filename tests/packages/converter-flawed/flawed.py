@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +81,15 @@ def components(config, task):
     )
 
 
+@contextmanager
+def counted() -> Iterator[None]:
+    """Each trace leaves its process's number, where a test wants to count conversions."""
+    if file := os.environ.get("FLAWED_TRACES"):
+        with Path(file).open("a") as traces:
+            traces.write(f"{os.getpid()}\n")
+    yield
+
+
 @hookimpl
 def register_architectures(register):
     register(
@@ -89,5 +101,6 @@ def register_architectures(register):
             source=Source(),
             components=components,
             variants={"encoding": (Variant("text", ("model",), "ids and mask in, hidden states out"),)},
+            patches=counted,
         )
     )

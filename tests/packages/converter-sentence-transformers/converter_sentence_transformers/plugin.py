@@ -24,6 +24,7 @@ from converter_sentence_transformers.source import (
     Config,
     SentenceTransformerSource,
     is_sentence_transformer,
+    open_nested,
 )
 
 if TYPE_CHECKING:
@@ -113,8 +114,31 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
             components=components,
             variants={USUAL: (TEXT,), PROMPTED: (TEXT, PROMPT)},
             recognizes=is_sentence_transformer,
+            opens=open_nested,
         )
     )
+
+
+def lift_encoder(build: PackageBuild) -> None:
+    """What belongs to an encoder in a folder of its own goes to the top of the package, where clients look for it."""
+    import json
+
+    if build.checkpoint is None or build.record["architecture"] != "sentence_transformers":
+        return
+    nested = build.folder / build.checkpoint.modules[0].path
+    if nested == build.folder:
+        return
+    for file in nested.iterdir():
+        file.replace(build.folder / file.name)
+    nested.rmdir()
+    modules = json.loads((build.folder / "modules.json").read_text())
+    modules[0]["path"] = ""
+    (build.folder / "modules.json").write_text(json.dumps(modules, indent=2))
+    if not (build.folder / "tokenizer.json").exists():
+        from transformers import AutoTokenizer
+
+        folder = build.checkpoint.folder / build.checkpoint.modules[0].path
+        AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(build.folder)
 
 
 def copy_heads(build: PackageBuild) -> None:
@@ -132,4 +156,5 @@ def copy_heads(build: PackageBuild) -> None:
 
 @hookimpl
 def register_package_files(register: Callable[[PackageFile], None]) -> None:
+    register(PackageFile("sentence_encoder", lift_encoder, 120, "files of an encoder in a folder of its own"))
     register(PackageFile("sentence_heads", copy_heads, 200, "weights of the modules behind the pooling"))

@@ -46,9 +46,27 @@ class Config:
 
 
 def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
-    """Whether modules.json lists an encoder at the top of the folder, and a pooling behind it."""
-    kinds = [module.kind for module in checkpoint.modules]
-    return kinds[:1] == ["Transformer"] and checkpoint.modules[0].path == "" and "Pooling" in kinds
+    """Whether modules.json lists an encoder, and a pooling behind it."""
+    return _is_pooled(checkpoint.modules)
+
+
+def _is_pooled(modules: Sequence[SentenceModule]) -> bool:
+    kinds = [module.kind for module in modules]
+    return kinds[:1] == ["Transformer"] and "Pooling" in kinds
+
+
+def open_nested(folder: Path, allow_pickle: bool) -> Checkpoint | None:
+    """A checkpoint whose encoder lies in a folder of its own, `0_Transformer`, as those of 2020 have it."""
+    from converter.checkpoint import open_checkpoint
+    from converter.sentence_modules import module_tensors, read_modules
+
+    modules = read_modules(folder)
+    if not _is_pooled(modules) or not modules[0].path:
+        return None
+    encoder = open_checkpoint(folder / modules[0].path, allow_pickle=allow_pickle)
+    others = module_tensors(folder, modules, allow_pickle=allow_pickle)
+    tensors = {**encoder.tensors, **others}
+    return replace(encoder, folder=folder, source=folder.name, tensors=tensors, modules=modules)
 
 
 class SentenceTransformerSource:
@@ -65,7 +83,8 @@ class SentenceTransformerSource:
                 remedy=f"{', '.join(HEADS)} can, behind a Transformer and with a Pooling among them; --arch with "
                 "the encoder's model type converts the encoder alone",
             )
-        encoder = _encoder(checkpoint.config["model_type"]).config(checkpoint)
+        own = replace(checkpoint, folder=checkpoint.folder / checkpoint.modules[0].path)
+        encoder = _encoder(checkpoint.config["model_type"]).config(own)
         if hasattr(encoder, "use_cache"):
             encoder.use_cache = False  # as sentence-transformers sets it
         return Config(encoder, checkpoint.modules)

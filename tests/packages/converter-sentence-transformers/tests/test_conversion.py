@@ -15,16 +15,20 @@ import torch
 from converter_sentence_transformers.source import (
     MODES,
     PROMPTED,
+    USUAL,
+    Config,
     SentenceTransformerSource,
     is_sentence_transformer,
 )
 from converter_sentence_transformers.wrapper import pool
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import BertConfig
 
 from converter import ConverterError, convert
 from converter.checkpoint import open_checkpoint
 from converter.runtime import Encoder
+from converter.sentence_modules import SentenceModule
 
 TEXTS = ["w7 w8 w9", "w1", "w300 w301 w302 w303 w304 w305 w306", "nothing known here"]
 
@@ -88,6 +92,33 @@ def test_pooling_is_that_of_sentence_transformers(mode: Any, prompt: int, side: 
     features = {"token_embeddings": tokens, "attention_mask": mask, "prompt_length": prompt}
     expected = theirs(features)["sentence_embedding"]
     assert torch.allclose(pool(theirs, tokens, mask, torch.full((3,), prompt)), expected, atol=1e-6)
+
+
+def test_an_encoder_in_a_folder_of_its_own_is_lifted_to_the_top(tmp_path: Path) -> None:
+    """As checkpoints of 2020 have it, with a Dense module behind the pooling."""
+    width = 36
+    parts = (
+        SentenceModule("Transformer", "", {}),
+        SentenceModule("Pooling", "1_Pooling", {"embedding_dimension": width, "pooling_mode": "mean"}),
+        SentenceModule("Dense", "2_Dense", {"in_features": width, "out_features": 16}),
+    )
+    checkpoint, nested = tmp_path / "checkpoint", tmp_path / "checkpoint" / "0_Transformer"
+    like = Config(BertConfig(), parts)
+    SentenceTransformerSource().write_tiny(checkpoint, like=like, seed=5, task=USUAL)
+    nested.mkdir()
+    for file in checkpoint.iterdir():
+        if file.is_file() and file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(nested / file.name)
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+
+    expected = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS)
+    report = convert(model=checkpoint, output=tmp_path / "package", parity="full")
+    assert report.architecture == "sentence_transformers"
+    assert not [note for note in report.notes if "has no" in note]
+    assert not (tmp_path / "package" / "0_Transformer").exists()
+    assert np.abs(Encoder(tmp_path / "package").encode(TEXTS) - expected).max() < 1e-5
 
 
 def test_a_module_that_cannot_be_converted_is_named(checkpoint: Path, tmp_path: Path) -> None:
