@@ -56,7 +56,7 @@ def verify_package(
             references.files,
             folder,
             {name: registry.precisions.get(name) for name in info.record.get("precisions", {})},
-            Terms(registry.metrics, atol=None),
+            Terms(registry.metrics),
             ledger.stage,
         )
     return replace(report, comparisons=(*report.comparisons, *rows))

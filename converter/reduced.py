@@ -110,8 +110,8 @@ def relative_error(expected: Array, found: Array, valid: Array | None = None) ->
         return math.inf
     left, right = expected.astype(np.float64), found.astype(np.float64)
     if valid is not None:
-        places = valid.astype(bool)
-        left, right = left[places], right[places]
+        lying = valid.reshape(valid.shape + (1,) * (left.ndim - valid.ndim))
+        left, right = np.where(lying, left, 0.0), np.where(lying, right, 0.0)
     finite = np.isfinite(left)
     if not np.array_equal(finite, np.isfinite(right)):
         return math.inf

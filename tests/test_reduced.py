@@ -1,4 +1,4 @@
-"""Graphs of other precisions at the sizes of parity: what rounding costs passes, what computes something else does not."""
+"""Graphs of other precisions at sizes of parity: what rounding costs passes, another computation does not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_error_allowed_follows_from_the_budget() -> None:
 
 def test_an_error_is_relative_and_taken_at_the_valid_positions() -> None:
     expected = np.array([[3.0, 4.0], [1.0, 1.0]])
-    found = expected + [[0.3, 0.4], [50.0, 0.0]]
+    found = expected + np.array([[0.3, 0.4], [50.0, 0.0]])
     assert relative_error(expected, found, np.array([True, False])) == pytest.approx(0.1)
     assert relative_error(expected, np.full((2, 2), np.nan)) == float("inf")
     assert relative_error(expected, expected[:1]) == float("inf")

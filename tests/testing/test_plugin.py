@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from converter.testing.plan import CaseName
+
 FLAWED = Path(__file__).parents[1] / "packages" / "converter-flawed"
 
 
@@ -86,6 +88,11 @@ def test_a_case_for_each_variant_size_and_precision_on_two_workers_from_one_conv
     assert len(passed) == len(sizes["-fp32"]) * 2 > 20
     assert {worker for worker, _ in passed} == {"gw0", "gw1"}
     assert len(set(traces.read_text().split())) == 1  # every conversion is a process of its own there
+
+
+def test_a_case_of_generation_is_named_by_what_is_played() -> None:
+    played = CaseName("text", "greedy generation, prefill in two chunks", "")
+    assert str(played) == "text-greedy-generation-prefill-in-two-chunks-fp32"
 
 
 def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
