@@ -113,6 +113,17 @@ def test_an_adapter_converts_through_the_command_line(base: Path, tmp_path: Path
     assert (package / "tokenizer_config.json").is_file()
     assert not (package / "adapter_config.json").exists(), "the package's weights are merged"
 
+    moved = base.rename(
+        tmp_path / "moved"
+    )  # the adapter names its base model by a place that is not there any more
+    try:
+        for command in ("verify", "bisect"):
+            asked = [command, str(package), "--model", str(adapter), "--quiet"]
+            assert run(asked) == 1
+            assert run([*asked, "--base-model", str(moved)]) == 0
+    finally:
+        moved.rename(base)
+
 
 def test_weights_stored_turned_take_a_turned_change(tmp_path: Path) -> None:
     """GPT-2 keeps its matrices (in, out), which peft calls fan_in_fan_out."""

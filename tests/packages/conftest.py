@@ -60,8 +60,9 @@ class Environment:
         return result.stdout
 
     def install(self, *requirements: str | Path) -> None:
+        python = self.folder / "bin" / "python"
         subprocess.run(
-            [self.folder / "bin" / "python", *PIP, "install", "--no-compile", *requirements], check=True
+            [sys.executable, *PIP, "--python", python, "install", "--no-compile", *requirements], check=True
         )
 
 
@@ -90,7 +91,7 @@ def _copy(source: Path, target: Path) -> Path:
 @pytest.fixture(scope="session")
 def base(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """`pip install converter`: no torch."""
-    yield from _environment(tmp_path_factory.mktemp("base"), _wheel(wheels, "converter"))
+    yield from _environment(tmp_path_factory.mktemp("base"), _wheel(wheels, "converter"), pip=False)
 
 
 @pytest.fixture(scope="session")
@@ -138,8 +139,9 @@ def _wheel(wheels: Path, project: str) -> Path:
     return found
 
 
-def _environment(folder: Path, *requirements: str | Path) -> Iterator[Environment]:
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+def _environment(folder: Path, *requirements: str | Path, pip: bool = True) -> Iterator[Environment]:
+    options = () if pip else ("--without-pip",)
+    subprocess.run([sys.executable, "-m", "venv", *options, folder], check=True)
     made = Environment(folder)
     made.install(*requirements)
     yield made

@@ -10,6 +10,7 @@ import pytest
 
 from converter.arrays import FLOAT16, FLOAT32
 from converter.cli import run
+from converter.precision.formats import Blocks, Columns, Plan
 from converter.precision.products import products
 from converter.precision.stored import read_graphs
 from converter.recipes import Cast, RecipeTensor
@@ -60,6 +61,32 @@ def test_the_worst_modules_are_shown_and_the_rest_is_counted(
     lines = capsys.readouterr().out.splitlines()
     assert spoilt[1].removesuffix(".weight") in lines[1]
     assert "modules that add less" in lines[-1]
+
+
+# How a precision stores its matrices, and how one of them is stored worse.
+CHOICES = {
+    "q8": (Plan(Columns()), Blocks(4, size=64)),
+    "q4": (Plan(Blocks(4, symmetric=False)), Blocks(4, size=256)),
+    "fp16": (Plan(tables=False, half=True), Blocks(8)),
+}
+
+
+@pytest.mark.parametrize("precision", CHOICES)
+def test_of_a_real_precision_the_matrix_stored_worse_comes_first(
+    minilm_package: Path, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (graph,) = read_graphs(minilm_package / "onnx", ["model"])
+    plan, worse = CHOICES[precision]
+    name = [product.name for product in products(graph.model)][19]
+    recipe, package = tmp_path / "recipe.json", str(tmp_path / "package")
+    recipe.write_text(json.dumps(plan.giving([name], worse).to_json()))
+    options = ["--precisions", precision, "--recipe", str(recipe), "--unjudged", "--output", package]
+    assert run(["quantize", str(minilm_package), *options, "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["bisect", package, "--precision", precision, "--json"]) == 0
+    first, second, *_ = json.loads(capsys.readouterr().out)["modules"]
+    assert first["module"].endswith(name.removesuffix(".weight"))
+    assert first["added"] > 2 * second["added"] > 0
 
 
 @pytest.mark.parametrize(
