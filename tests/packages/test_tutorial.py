@@ -43,7 +43,7 @@ def test_every_command_of_the_page_works_in_an_empty_folder(newcomer: Newcomer) 
     """With a checkpoint of the newcomer's own, and later a wrapper with a mistake."""
     newcomer.type("converter new my_arch")
     assert (newcomer.folder / "converter-my-arch" / "pyproject.toml").is_file()
-    assert "tiny_mlp  " in newcomer.type("converter plugins")
+    assert "converter-tiny-mlp 0.1.0" in newcomer.type("converter plugins")
     session = onnxruntime.InferenceSession(newcomer.folder / "tiny-mlp-onnx" / "onnx" / "model.onnx")
     feed = {"features": np.zeros((4, 5), np.float32), "item_ids": np.arange(28).reshape(4, 7)}
     assert session.run(["scores"], feed)[0].shape == (4, 7)
