@@ -127,8 +127,8 @@ def main() -> int:
         f"| started once more | 0 | {nothing_seconds:.1f} |",
         "",
         f"Each id is there once. The two results differ by {apart:.1e} at most, and from an encoder in one process by"
-        f" {from_alone:.1e}: batches are cut at other rows, so other texts are padded together. Seconds are of the whole"
-        " process; Ray's start is most of them, as the last row shows.",
+        f" {from_alone:.1e}: batches are cut at other rows, so other texts are padded together.",
+        "Seconds are of the whole process; Ray's start is most of them, as the last row shows.",
     ]
     print("\n".join(lines))
     if given.write:
