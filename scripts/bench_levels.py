@@ -26,15 +26,14 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent / "docs/levels.jsonl"
-PAGE = HERE.parent / "docs/performance.md"
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "docs/levels.jsonl", ROOT / "docs/performance.md"
 MARKS = ("<!-- levels -->", "<!-- end of levels -->")
 LEVELS = ("none", "basic", "extended", "ort")
 CONTESTANTS = ("torch", "plain", *LEVELS)
 # A timing takes at least so many seconds, or it would be the clock that is measured.
 LEAST = 0.4
-SIDE, CLASSES = 224, 3
+SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,18 @@ Call = Callable[[], object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("make", "run"):
         command = commands.add_parser(name)
         command.add_argument("models", nargs="+", choices=SHAPES)
         command.add_argument("--folder", type=Path, default=Path("build/levels"))
     commands.choices["run"].add_argument("--seconds", type=float, default=160)
-    commands.choices["run"].add_argument("--results", type=Path, default=RESULTS)
     table = commands.add_parser("table")
     table.add_argument("--write", action="store_true", help="put it into docs/performance.md")
-    table.add_argument("--results", type=Path, default=RESULTS)
+    for command in (commands.choices["run"], table):
+        command.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.command == "table":
         write_table(read_results(given.results), write=given.write)
@@ -114,7 +112,7 @@ def make(model: str, folder: Path) -> None:
 
 def _call(*arguments: str) -> None:
     print(" ".join(arguments), flush=True)
-    subprocess.run([sys.executable, *arguments], cwd=HERE.parent, check=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
 
 
 def graph_of(folder: Path, contestant: str) -> Path:
@@ -175,7 +173,7 @@ def values(shape: Shape) -> dict[str, Any]:
     """Arrays by input name, the same for everyone; each takes those it has."""
     draw = np.random.default_rng(0)
     if shape.image:
-        return {"pixel_values": draw.standard_normal((shape.rows, CLASSES, SIDE, SIDE)).astype(np.float32)}
+        return {"pixel_values": draw.standard_normal((shape.rows, 3, SIDE, SIDE)).astype(np.float32)}
     new, past = (1, shape.length) if shape.past else (shape.length, 0)
     ids = draw.integers(1000, 20000, (shape.rows, new))
     return {
@@ -220,23 +218,19 @@ def torch_calls(source: Path) -> Callable[[Shape], Call | None]:
 
     def prepare(shape: Shape) -> Call:
         given = {name: torch.from_numpy(value) for name, value in values(shape).items()}
-        feed = {
-            name: given[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in given
-        }
-        past = torch.randn(
-            shape.rows,
+        wanted = ("input_ids", "attention_mask", "pixel_values")
+        feed = {name: given[name] for name in wanted if name in given}
+        heads, width = (
             getattr(config, "num_key_value_heads", 1),
-            shape.length,
             config.hidden_size // config.num_attention_heads,
         )
+        past = torch.randn(shape.rows, heads, shape.length, width)
 
         @torch.inference_mode()
         def call() -> object:
             if not shape.past:
                 return model(**feed)
-            cache = transformers.DynamicCache(
-                config=config
-            )  # references, so filling it costs nothing that counts
+            cache = transformers.DynamicCache(config=config)  # filling it copies references
             for layer in range(config.num_hidden_layers):
                 cache.update(past, past, layer)
             return model(**feed, past_key_values=cache)
@@ -251,7 +245,6 @@ def nodes(folder: Path, contestant: str) -> int | None:
 
     if contestant == "torch":
         return None
-    graph = onnx.load(graph_of(folder, contestant), load_external_data=False).graph
 
     def count(graph: onnx.GraphProto) -> int:
         inner = (
@@ -259,7 +252,7 @@ def nodes(folder: Path, contestant: str) -> int | None:
         )
         return len(graph.node) + sum(map(count, inner))
 
-    return count(graph)
+    return count(onnx.load(graph_of(folder, contestant), load_external_data=False).graph)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -271,8 +264,7 @@ def write_table(entries: Sequence[Mapping[str, Any]], *, write: bool) -> None:
     text = "\n".join(part for part in parts if part)
     print(text)
     if write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(MARKS[0])
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
         _, _, after = rest.partition(MARKS[1])
         PAGE.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 

@@ -133,7 +133,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="another depth than the published one")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
     arguments = parser.parse_args()
-    with weightless():
+    from transformers.initialization import no_init_weights
+
+    with weightless(), no_init_weights():
         model = MODELS[arguments.model](arguments.layers)
     write(model, arguments.folder, DTYPES[arguments.dtype])
     print(f"{arguments.folder}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
