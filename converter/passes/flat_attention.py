@@ -18,6 +18,8 @@ def flatten_attention(model: ir.Model) -> bool:
     for node in list(model.graph):
         if node.op_type != "Attention" or node.domain or _SWITCHES[0] in node.attributes:
             continue
+        if any(value is not None for value in node.inputs[4:]):
+            continue  # a past has its heads split, and what is added to it had better be alike
         whole = [_unsplit(value) for value in node.inputs[:3]]
         joined = _joined(node.outputs[0])
         if joined is None or any(value is None for value in whole):
