@@ -57,6 +57,9 @@ def _unsplit(value: ir.Value | None) -> ir.Value | None:
 
 def _joined(value: ir.Value) -> ir.Value | None:
     """The one thing made of a result (batch, heads, sequence, width): its heads side by side again."""
+    same = _only_user(value, "Reshape")
+    if same is not None and value.shape is not None and same.outputs[0].shape == value.shape:
+        value = same.outputs[0]  # a Reshape that changes nothing, as some models write it
     turn = _only_user(value, "Transpose")
     join = None if turn is None or not _swaps(turn) else _only_user(turn.outputs[0], "Reshape")
     if join is None or not _same_elements(join.outputs[0].shape, value.shape):

@@ -26,7 +26,12 @@ def numbers(name: str, *values: int) -> ir.Value:
 
 
 def attention(
-    queries: int = 6, keys: int = 2, *, keep_split: bool = False, perm: tuple[int, ...] = (0, 2, 1, 3)
+    queries: int = 6,
+    keys: int = 2,
+    *,
+    keep_split: bool = False,
+    perm: tuple[int, ...] = (0, 2, 1, 3),
+    reshaped: bool = False,
 ) -> ir.Model:
     """Queries, keys and values (batch, sequence, heads * 8) -> the same of the result, heads split on the way."""
     inputs, holds, nodes, split = [], [], [], []
@@ -42,11 +47,17 @@ def attention(
         split.append(turned.outputs[0])
     found = ir.node("Attention", split, {"scale": 0.3, "is_causal": 1})
     found.outputs[0].shape = ir.Shape((BATCH, queries, LENGTH, WIDTH))
-    back = ir.node("Transpose", found.outputs, {"perm": list(perm)})
+    nodes.append(found)
+    if reshaped:
+        size = numbers("same_size", 0, 0, 0, WIDTH)
+        nodes.append(ir.node("Reshape", [found.outputs[0], size]))
+        nodes[-1].outputs[0].shape = found.outputs[0].shape
+        holds.append(size)
+    back = ir.node("Transpose", nodes[-1].outputs, {"perm": list(perm)})
     size = numbers("joined_size", 0, 0, queries * WIDTH)
     joined = ir.node("Reshape", [back.outputs[0], size])
     joined.outputs[0].shape = ir.Shape((BATCH, LENGTH, queries * WIDTH))
-    nodes += [found, back, joined]
+    nodes += [back, joined]
     for node in nodes:
         node.outputs[0].type = FLOAT
     joined.outputs[0].name = "result"
@@ -88,6 +99,15 @@ def test_heads_are_split_by_the_operator(queries: int, keys: int, length: int) -
     found = computed(model, queries, keys, length)
     np.testing.assert_allclose(found, computed(attention(queries, keys), queries, keys, length), atol=1e-6)
     assert not flatten_attention(model)
+
+
+def test_a_reshape_that_changes_nothing_is_looked_through() -> None:
+    model = attention(reshaped=True)
+    assert flatten_attention(model)
+    remove_unused(model)
+    assert operators(model) == ["Attention"]
+    found = computed(model, 6, 2, 5)
+    np.testing.assert_allclose(found, computed(attention(reshaped=True), 6, 2, 5), atol=1e-6)
 
 
 def test_a_result_that_is_used_split_stays_as_it_is() -> None:
