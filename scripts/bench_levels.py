@@ -271,15 +271,17 @@ def write_table(entries: Sequence[Mapping[str, Any]], *, write: bool) -> None:
 
 def table_of(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
     """Rows of contestants, columns of shapes: times the speed of plain export, where it has the shape, and of torch."""
+    turns = [entry["contestant"] for entry in entries]
+    if not (complete := min(map(turns.count, CONTESTANTS))):
+        return ""
     shapes = [shape.label for shape in SHAPES[model]]
     least: dict[tuple[str, str], float] = {}
     for entry in entries:
         for shape, seconds in entry["seconds"].items():
             key = (entry["contestant"], shape)
             least[key] = min(seconds, least.get(key, seconds))
-    turns = [entry["contestant"] for entry in entries]
     lines = [
-        f"{model}, the least of {min(map(turns.count, CONTESTANTS))}; speed / plain export's, speed / torch's\n",
+        f"{model}, the least of {complete}; speed / plain export's, speed / torch's\n",
         f"| graph | nodes | {' | '.join(shapes)} |",
         "|---" * (2 + len(shapes)) + "|",
     ]
@@ -293,7 +295,7 @@ def table_of(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
             )
             cells.append(" / ".join(f"{other / mine:.2f}" if mine and other else "-" for other in others))
         lines.append(f"| {contestant} | {counts[contestant] or ''} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""]) if entries else ""
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
