@@ -86,10 +86,12 @@ class Registry:
 
     def stand_in(self, model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
         """What stands in for a model type, whether or not anybody owns it."""
+        spellings = dict.fromkeys((model_type, model_type.replace("_", "-"), model_type.replace("-", "_")))
         for entry in self.architectures.values():
-            found = entry.stand_in and entry.stand_in.architecture(model_type, checkpoint)
-            if found:
-                return found
+            for spelling in spellings if entry.stand_in else ():
+                found = entry.stand_in and entry.stand_in.architecture(spelling, checkpoint)
+                if found:
+                    return found
         return None
 
     def for_model_type(self, model_type: str) -> Architecture | None:

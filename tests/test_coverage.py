@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from converter.registry import load_registry
 from converter.request import DEFAULT_OPSET
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,8 @@ def test_every_type_comes_before_the_second_task_of_any(coverage_script: Any) ->
     )
     assert {"bert", "fnet", "efficientnet"} <= firsts  # with a plugin of their own, and without
     assert len(firsts) > 500
+    registry = load_registry()
+    assert all(registry.find(name).name == name for name in ("bert_generation", "gpt_sw3", "fnet"))
     assert len({(case["arch"], case["task"]) for case in cases}) == len(cases)
 
 
