@@ -69,10 +69,15 @@ def test_every_plugin_that_is_shown_does_what_is_said_of_it(
     assert set(map(str, documented.overrides)) <= set(record["notes"])
     assert record["plugins"]["tiny_mlp"] == "converter-tiny_mlp 1.0"
 
-    (plan,) = documented.precisions["rounded"].plans()
-    (graph,) = read_graphs(package / "onnx", ["model"])
-    plan.apply(graph.model)
-    weights = [value.const_value for value in graph.model.graph.initializers.values()]
+    quantize = ["quantize", str(package), "--precisions", "rounded", "--quiet"]
+    capsys.readouterr()
+    assert run(quantize) == 2  # without config.json, which a plugin removed, there are no inputs to judge by
+    assert "no quality can be measured on this package" in capsys.readouterr().err
+    assert run([*quantize, "--unjudged"]) == 0
+    made = json.loads((package / "converter.json").read_text())["precisions"]["rounded"]
+    assert "onnx/model_rounded.onnx" in made["files"]
+    graphs = read_graphs(package / "onnx", ["model_rounded"])
+    weights = [value.const_value for value in graphs[0].model.graph.initializers.values()]
     recipes = [weight.recipe for weight in weights if isinstance(weight, RecipeTensor)]
     assert recipes and all(np.array_equal(values, values.astype("float16")) for values in map(read, recipes))
 

@@ -156,7 +156,8 @@ class _Work:
 
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = self._plans(precision)
-        if not self.bench.modules and not any(plan.half for plan in plans if isinstance(plan, Plan)):
+        # A stranger's plan is not about matrices only.
+        if not self.bench.modules and all(isinstance(plan, Plan) and not plan.half for plan in plans):
             raise UsageError(
                 f"{precision.name}: these graphs multiply by no stored fp32 matrix: there is nothing to quantize",
                 remedy="choose fp16, or convert without precisions; a graph that is quantized already stays as it is",
