@@ -56,10 +56,8 @@ TEXT = (Shape(1, 16), Shape(8, 32), Shape(32, 128), Shape(1, 512))
 DECODER = (*(shape for shape in TEXT if shape.rows < 32), *(Shape(s.rows, s.length, past=True) for s in TEXT))
 IMAGES = tuple(Shape(rows, 0, image=True) for rows in (1, 8, 32))
 SHAPES: Mapping[str, tuple[Shape, ...]] = {
-    "minilm": TEXT,
-    "bert-base": TEXT,
-    "qwen2-0.5b": DECODER,
-    "vit-base": IMAGES,
+    **{"minilm": TEXT, "bert-base": TEXT},
+    **{"qwen2-0.5b": DECODER, "vit-base": IMAGES},
 }
 Call = Callable[[], object]
 
@@ -260,8 +258,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def write_table(entries: Sequence[Mapping[str, Any]], *, write: bool) -> None:
-    parts = [table_of(model, [e for e in entries if e["model"] == model]) for model in SHAPES]
-    text = "\n".join(part for part in parts if part)
+    parts = (table_of(model, [e for e in entries if e["model"] == model]) for model in SHAPES)
+    text = "\n".join(filter(None, parts))
     print(text)
     if write:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
