@@ -78,6 +78,7 @@ PYRAMID = {
     "num_attention_heads": [1, 2, 2, 4],
 }
 PYRAMID["image_size"] = 64
+MOBILE = {"depth_multiplier": 0.25, "image_size": 64, "num_labels": 5}
 SWIN = {
     **STAGES,
     "embed_dim": 12,
@@ -186,6 +187,9 @@ FAMILY: dict[str, Kind] = {
         dynamic=False,
         pooled=True,
     ),
+    # They pad as TensorFlow does, by what a size leaves when divided by the stride: the same for every multiple of 32.
+    "mobilenet_v1": Kind(MOBILE, pooled=True, unit=32, whole=True),
+    "mobilenet_v2": Kind(MOBILE, pooled=True, unit=32, whole=True, tasks=(*ENCODER, PIXELS)),
     "mobilevit": Kind(
         {
             "hidden_sizes": [16, 20, 24],
