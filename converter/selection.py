@@ -75,12 +75,14 @@ def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoin
         return _detected(registry, checkpoint, model_type)
     if named.stand_in is not None:
         return _stand_in(registry, checkpoint, model_type)
+    if named.recognizes(checkpoint):
+        return named
     if named.opens is not None and not named.model_types:
         raise UsageError(
             f"{checkpoint.source} is not laid out as checkpoints of architecture {named.name!r} are",
             remedy="leave --arch out to have the architecture found from the folder",
         )
-    if model_type is not None and model_type not in named.model_types and not named.recognizes(checkpoint):
+    if model_type is not None and model_type not in named.model_types:
         raise UsageError(
             f"{checkpoint.source} is of model type {model_type!r}, which architecture {named.name!r} does not own",
             remedy=f"it takes {', '.join(named.model_types)}; leave --arch out to have it found from config.json",

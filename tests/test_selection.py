@@ -105,3 +105,12 @@ def test_a_folder_of_another_layout_is_refused_by_an_architecture_that_owns_no_m
     with pytest.raises(UsageError, match=f"{folder.name} is not laid out as checkpoints of"):
         found(folder, registry(PLAIN, LAYERED), "layered")
     assert found(folder, registry(PLAIN, LAYERED))[0] == "plain"
+
+
+def test_an_architecture_that_opens_folders_may_also_recognize_what_is_laid_out_as_usual(
+    folder: Path,
+) -> None:
+    """Named or not: a conversion names it again in the process that traces."""
+    (folder / "layers.json").unlink()
+    both = architecture("layered", opens=layered, recognizes=lambda checkpoint: True)
+    assert found(folder, registry(both), "layered")[0] == "layered"
