@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ collect_ignore_glob = ["converter-*"]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROJECTS = sorted(path.parent for path in HERE.glob("converter-*/pyproject.toml"))
+TUTORIAL = (
+    HERE / "converter-tiny-mlp"
+)  # not installed as a wheel: tests write and install it as a newcomer does
 SOURCES = ("converter", "plugins", "wrappers", "docs", "pyproject.toml", "README.md", "LICENSE")
 # What would lead an installed converter back to this repository, or set it up otherwise.
 LEAKS = ("CONVERTER_", "PYTHON", "PYTEST", "VIRTUAL_ENV", "COVERAGE")
@@ -56,8 +60,9 @@ class Environment:
         return result.stdout
 
     def install(self, *requirements: str | Path) -> None:
+        python = self.folder / "bin" / "python"
         subprocess.run(
-            [self.folder / "bin" / "python", *PIP, "install", "--no-compile", *requirements], check=True
+            [sys.executable, *PIP, "--python", python, "install", "--no-compile", *requirements], check=True
         )
 
 
@@ -86,16 +91,47 @@ def _copy(source: Path, target: Path) -> Path:
 @pytest.fixture(scope="session")
 def base(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """`pip install converter`: no torch."""
-    yield from _environment(tmp_path_factory.mktemp("base"), _wheel(wheels, "converter"))
+    yield from _environment(tmp_path_factory.mktemp("base"), _wheel(wheels, "converter"), pip=False)
 
 
 @pytest.fixture(scope="session")
 def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    """`pip install converter[export]`, every package here, and what their tests need."""
+    """`pip install converter[export]`, every package here but the tutorial's, and what their tests need."""
     torch = importlib.metadata.version("torch").partition("+")[0]  # the pin of the Makefile: a build for CPUs
     ours = f"{_wheel(wheels, 'converter')}[export,test]"
-    theirs = [_wheel(wheels, project.name) for project in PROJECTS]
+    theirs = [_wheel(wheels, project.name) for project in PROJECTS if project != TUTORIAL]
     yield from _environment(tmp_path_factory.mktemp("environment"), f"torch=={torch}", ours, *theirs)
+
+
+@dataclass
+class Newcomer:
+    """Somebody with an empty folder who types what docs/plugins.md says."""
+
+    environment: Environment
+    folder: Path
+    typed: list[str]
+
+    def type(self, command: str, *, exits: int = 0, cwd: str = ".", **names: str) -> str:
+        """What a command of the page prints, FOLDER and the like replaced by names."""
+        self.typed.append(command)
+        program, *argv = (names.get(word, word) for word in command.partition(" #")[0].split())
+        result = self.environment.run(program, *argv, cwd=self.folder / cwd)
+        said = result.stdout + result.stderr
+        assert result.returncode == exits, f"{command}\n{said}"
+        return said
+
+
+@pytest.fixture(scope="session")
+def newcomer(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+    """From `converter new` to a verified package, with nothing changed in between."""
+    made = Newcomer(environment, tmp_path_factory.mktemp("newcomer"), [])
+    start = time.monotonic()
+    assert environment.run("converter", "new", "tiny_mlp", cwd=made.folder).returncode == 0
+    made.type("pip install ./converter-tiny-mlp")
+    said = made.type("converter --arch tiny_mlp --tiny --output tiny-mlp-onnx")
+    assert "parity passed (full" in said
+    print(f"from `converter new` to a verified package: {time.monotonic() - start:.0f} s")
+    return made
 
 
 def _wheel(wheels: Path, project: str) -> Path:
@@ -103,8 +139,9 @@ def _wheel(wheels: Path, project: str) -> Path:
     return found
 
 
-def _environment(folder: Path, *requirements: str | Path) -> Iterator[Environment]:
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+def _environment(folder: Path, *requirements: str | Path, pip: bool = True) -> Iterator[Environment]:
+    options = () if pip else ("--without-pip",)
+    subprocess.run([sys.executable, "-m", "venv", *options, folder], check=True)
     made = Environment(folder)
     made.install(*requirements)
     yield made

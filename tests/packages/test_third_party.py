@@ -13,15 +13,20 @@ import onnxruntime
 import pytest
 
 if TYPE_CHECKING:
-    from tests.packages.conftest import Environment
+    from tests.packages.conftest import Environment, Newcomer
 
 HERE = Path(__file__).parent
 PROJECTS = sorted(path.parent for path in HERE.glob("converter-*/pyproject.toml"))
+OTHERS = [
+    project for project in PROJECTS if project.name != "converter-tiny-mlp"
+]  # test_tutorial.py has that one
 
 pytestmark = pytest.mark.xdist_group("third-party")
 
 
-def test_nothing_in_the_environment_leads_to_these_sources(environment: Environment, tmp_path: Path) -> None:
+def test_nothing_in_the_environment_leads_to_these_sources(
+    newcomer: Newcomer, environment: Environment, tmp_path: Path
+) -> None:
     code = (
         "import json, sys, converter, converter.plugins, converter.wrappers, converter_tiny_mlp\n"
         "modules = converter, converter.plugins, converter.wrappers, converter_tiny_mlp\n"
@@ -33,7 +38,9 @@ def test_nothing_in_the_environment_leads_to_these_sources(environment: Environm
     assert all(Path(file).is_relative_to(environment.folder) for file in files)
 
 
-def test_every_plugin_is_listed_with_its_distribution(environment: Environment, tmp_path: Path) -> None:
+def test_every_plugin_is_listed_with_its_distribution(
+    newcomer: Newcomer, environment: Environment, tmp_path: Path
+) -> None:
     result = environment.run("converter", "plugins", "--json", cwd=tmp_path, CONVERTER_STRICT_PLUGINS="1")
     assert result.returncode == 0, result.stderr
     plugins = json.loads(result.stdout)["plugins"]
@@ -43,7 +50,9 @@ def test_every_plugin_is_listed_with_its_distribution(environment: Environment, 
     assert (mlp["name"], mlp["version"], mlp["architectures"]) == ("tiny_mlp", "0.1.0", ["tiny_mlp"])
 
 
-def test_loading_plugins_imports_no_torch(environment: Environment, tmp_path: Path) -> None:
+def test_loading_plugins_imports_no_torch(
+    newcomer: Newcomer, environment: Environment, tmp_path: Path
+) -> None:
     code = (
         "import sys\nfrom converter.registry import load_registry\n"
         "assert 'tiny_mlp' in load_registry().architectures\n"
@@ -52,7 +61,7 @@ def test_loading_plugins_imports_no_torch(environment: Environment, tmp_path: Pa
     environment.python(code, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
+@pytest.mark.parametrize("project", OTHERS, ids=lambda project: project.name)
 def test_a_package_passes_its_own_tests_and_parity(
     project: Path, environment: Environment, tmp_path: Path
 ) -> None:
@@ -65,47 +74,12 @@ def test_a_package_passes_its_own_tests_and_parity(
     assert re.search(rf"PASSED converter::{arch}::\w+-model-batch_size=1,\S*-fp32", result.stdout)
 
 
-@pytest.fixture(scope="session")
-def tiny_package(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the tutorial's last command leaves."""
-    folder = tmp_path_factory.mktemp("tiny-mlp")
-    command = ["--arch", "tiny_mlp", "--tiny", "--output", "tiny-mlp-onnx", "--json"]
-    result = environment.run("converter", *command, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    assert report["architecture"] == "tiny_mlp"
-    assert report["parity"]["mode"] == "full"
-    assert all(row["passed"] for row in report["parity"]["comparisons"])
-    return folder / "tiny-mlp-onnx"
-
-
-def test_the_tutorials_commands_make_a_package_that_runs(tiny_package: Path) -> None:
-    session = onnxruntime.InferenceSession(tiny_package / "onnx" / "model.onnx")
-    features = np.zeros((4, 5), np.float32)
-    item_ids = np.arange(28, dtype=np.int64).reshape(4, 7)
-    (scores,) = session.run(["scores"], {"features": features, "item_ids": item_ids})
-    assert scores.shape == (4, 7)
-
-
 def test_a_package_made_by_a_plugin_is_inspected_where_neither_plugin_nor_torch_is(
-    tiny_package: Path, base: Environment, tmp_path: Path
+    newcomer: Newcomer, base: Environment, tmp_path: Path
 ) -> None:
-    result = base.run("converter", "inspect", tiny_package, "--json", cwd=tmp_path)
+    result = base.run("converter", "inspect", newcomer.folder / "tiny-mlp-onnx", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["record"]["architecture"] == "tiny_mlp"
-
-
-def test_a_checkpoint_folder_is_recognised_by_its_model_type(
-    environment: Environment, tmp_path: Path
-) -> None:
-    code = (
-        "from pathlib import Path\nfrom converter_tiny_mlp.source import ItemScorerSource\n"
-        "ItemScorerSource().write_tiny(Path('checkpoint'), like=None, seed=3, task='item-scoring')"
-    )
-    environment.python(code, cwd=tmp_path)
-    result = environment.run("converter", "--model", "checkpoint", "--output", "out", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "tiny_mlp, item-scoring, scores" in result.stdout
 
 
 ENCODE = """
@@ -137,7 +111,9 @@ def test_the_real_minilm_gives_sentence_embeddings_where_torch_is_not(
     assert difference < 1e-5
 
 
-def test_without_its_plugin_the_architecture_is_unknown(environment: Environment, tmp_path: Path) -> None:
+def test_without_its_plugin_the_architecture_is_unknown(
+    newcomer: Newcomer, environment: Environment, tmp_path: Path
+) -> None:
     result = environment.run(
         "converter", "--arch", "tiny_mlp", "--tiny", "--output", "out", cwd=tmp_path, CONVERTER_PLUGINS=""
     )
