@@ -30,7 +30,8 @@ def _cast_input(graph: ir.Graph, index: int, inner: ir.Value) -> None:
     inner.name = f"{inner.name}_half"
     graph.inputs[index] = outer
     node = ir.node("Cast", [outer], attributes={"to": ir.AttrInt64("to", half)})
-    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(half), inner.shape
+    shape = None if inner.shape is None else inner.shape.copy()  # passes rename sizes in place
+    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(half), shape
     ir.convenience.replace_all_uses_with(inner, node.outputs[0])
     node.outputs[0].name = inner.name
     graph.insert_before(graph[0], node)

@@ -22,7 +22,8 @@ def measure_kept_past(model: ir.Model) -> bool:
         return False
     modified = False
     pasts = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
-    for value in pasts:
+    entering = [_entering(value) for value in pasts]
+    for value in entering:
         users = [usage.node for usage in value.uses()]
         cuts = [node for node in users if node.op_type == "Slice"]
         if len(cuts) != 1 or len(users) == 1:
@@ -32,10 +33,16 @@ def measure_kept_past(model: ir.Model) -> bool:
                 node.replace_input_with(place, cuts[0].outputs[0])
                 modified = True
     others = [value for value in graph.inputs if value not in pasts]
-    renamed = _rename_sizes(graph, _axes(pasts) - _axes(others))
+    renamed = _rename_sizes(graph, _axes(pasts) - _axes(others), entering)
     if modified:
         graph.sort()
     return modified or renamed
+
+
+def _entering(value: ir.Value) -> ir.Value:
+    """A past as the graph computes with it: graphs in halves turn what they are given first."""
+    users = [usage.node for usage in value.uses()]
+    return users[0].outputs[0] if len(users) == 1 and users[0].op_type == "Cast" else value
 
 
 def _axes(values: Iterable[ir.Value]) -> set[str]:
@@ -48,10 +55,11 @@ def _axes(values: Iterable[ir.Value]) -> set[str]:
     }
 
 
-def _rename_sizes(graph: ir.Graph, names: Collection[str]) -> bool:
-    """Call what nodes make along these axes otherwise; inputs and outputs keep their declared names."""
+def _rename_sizes(graph: ir.Graph, names: Collection[str], entering: Collection[ir.Value]) -> bool:
+    """Call what nodes make along these axes otherwise; what enters, and outputs, keep their declared names."""
     modified = False
-    for value in (output for node in graph for output in node.outputs if not output.is_graph_output()):
+    made = (output for node in graph for output in node.outputs)
+    for value in (value for value in made if not value.is_graph_output() and value not in entering):
         for place, size in enumerate(value.shape or ()):
             text = str(size.value) if isinstance(size, ir.SymbolicDim) else ""
             if value.shape is not None and any(name in text for name in names):

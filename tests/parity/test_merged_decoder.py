@@ -80,6 +80,13 @@ def test_in_halves_too_a_first_step_ignores_its_past(package: Path, tmp_path: Pa
     np.testing.assert_array_equal(dummy["logits"], empty["logits"])
 
 
+def test_traced_in_halves_it_is_right_at_sizes_of_one(tmp_path: Path) -> None:
+    """There the past is turned into halves before it is cut, and both have one name for their sizes at first."""
+    report = convert(arch="t5", tiny=True, dtype="fp16", output=tmp_path / "package")
+    least = "batch_size=1,decoder_sequence_length=1,past_decoder_sequence_length=0,encoder_sequence_length=1"
+    assert least in {row.size for row in report.parity.comparisons if row.component == "decoder_model_merged"}
+
+
 def test_two_steps_give_what_one_gives(session: onnxruntime.InferenceSession) -> None:
     ids = np.arange(3, 13).reshape(2, 5)
     whole = run(session, ids, 1, later=False)

@@ -120,3 +120,10 @@ def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
     assert re.search(r"passed: model hidden at .*: graph/wrapper differ by ", text)
     measured = {entry.get("name") for entry in cases[0].findall("properties/property")}
     assert {"hidden graph/original", "hidden wrapper/original", "hidden graph/wrapper"} == measured
+
+
+def test_generation_is_a_case_of_its_own(tmp_path: Path) -> None:
+    result = run_pytest("--converter-arch", "qwen3", "-rA", "-q", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "PASSED converter::qwen3::text-greedy-generation-prefill-in-two-chunks-fp32" in result.stdout
+    assert "PASSED converter::qwen3::text-model-" in result.stdout
