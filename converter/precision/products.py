@@ -94,12 +94,13 @@ def _turned(recipe: WeightRecipe | None) -> WeightRecipe | None:
 def lookups(model: ir.Model) -> Iterator[Lookup]:
     """The lookups in tables of two axes that are worth storing in fewer bits."""
     for node in model.graph.all_nodes():
-        recipe = stored(node.inputs[0]) if node.op_type == "Gather" and node.domain == "" else None
-        if recipe is None or len(recipe.shape) != 2 or recipe.shape[0] < TABLE_ROWS:
+        table = node.inputs[0] if node.op_type == "Gather" and node.domain == "" else None
+        recipe = stored(table)
+        if table is None or recipe is None or len(recipe.shape) != 2 or recipe.shape[0] < TABLE_ROWS:
             continue
         axis, ids = node.attributes.get("axis"), node.inputs[1]
         if ids is not None and (axis is None or axis.as_int() == 0):
-            yield Lookup(node, str(node.inputs[0].name), recipe, ids)  # type: ignore[union-attr]
+            yield Lookup(node, str(table.name), recipe, ids)
 
 
 def stored(value: ir.Value | None) -> WeightRecipe | None:
