@@ -18,6 +18,13 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test or its fixtures draw does not depend on the tests that ran before it on the same worker."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The real all-MiniLM-L6-v2, from the installed package that carries it."""
