@@ -7,10 +7,13 @@ nothing does.
 
 from __future__ import annotations
 
+import re
+
 import onnx_ir as ir
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
 ARITHMETIC = COMMUTATIVE | {"Sub", "Div", "Mod"}
+SUM_OF_AXES = re.compile(r"[A-Za-z_]\w*(?: \+ [A-Za-z_]\w*)+")
 
 
 def anchor_sizes(model: ir.Model) -> bool:
@@ -31,7 +34,22 @@ def anchor_sizes(model: ir.Model) -> bool:
             ir.convenience.replace_all_uses_with(node.outputs[0], first)
             graph.remove(node, safe=True)
             modified = True
+    modified |= _sort_sums(graph)
     return _sort_reads(graph) or modified
+
+
+def _sort_sums(graph: ir.Graph) -> bool:
+    """Write the sizes of the outputs that are sums of axes in alphabetical order. Says if that changed any."""
+    modified = False
+    for value in graph.outputs:
+        for axis, dim in enumerate(value.shape or ()):
+            text = dim.value if isinstance(dim, ir.SymbolicDim) else None
+            if value.shape is None or text is None or not SUM_OF_AXES.fullmatch(text):
+                continue
+            ordered = " + ".join(sorted(text.split(" + ")))
+            if ordered != text:
+                value.shape[axis], modified = ir.SymbolicDim(ordered), True
+    return modified
 
 
 def _sort_reads(graph: ir.Graph) -> bool:

@@ -54,3 +54,16 @@ def test_sizes_of_other_names_and_differences_are_kept_apart() -> None:
     graph = model([ids, past], [*length, *before, *gaps, result], list(result.outputs))
     assert not anchor_sizes(graph)
     assert result.inputs[0] is not result.inputs[1]
+
+
+def test_sums_of_axes_are_declared_in_one_order() -> None:
+    names = (
+        "past_sequence_length + sequence_length",
+        "sequence_length + past_sequence_length",
+        "height//4 + 1",
+    )
+    outputs = [ir.Value(name=f"out{i}", shape=ir.Shape(("batch_size", name))) for i, name in enumerate(names)]
+    graph = model(inputs(), [ir.node("Identity", [], outputs=outputs)], outputs)
+    assert anchor_sizes(graph)
+    assert outputs[0].shape == outputs[1].shape == ir.Shape(("batch_size", names[0]))
+    assert outputs[2].shape == ir.Shape(("batch_size", names[2]))
