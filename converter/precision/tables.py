@@ -1,18 +1,21 @@
 """Tables in 8 bits, a scale for each row; or in the form of the matrix that they are as well.
 
 A looked-up row is multiplied by its scale after the lookup, with operators that every runtime has. A table that is a
-matrix too (tied embeddings) is stored once: of a matrix in blocks, GatherBlockQuantized looks rows up; of one with a
+matrix too (tied embeddings) is stored once: rows of a matrix in blocks are unpacked after the lookup; of one with a
 scale for each column, the table's rows are those columns.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.precision.dynamic import column_parts, smoothed_matrix
 from converter.precision.formats import Blocks, Columns, Plan
-from converter.precision.nbits import DOMAIN, block_parts
+from converter.precision.nbits import block_parts
 from converter.precision.packed import RowQuantized
 from converter.precision.products import Lookup, constant, initializer, lookups, owner, products, replace
 from converter.recipes import Transpose, WeightRecipe, simplify
@@ -36,7 +39,6 @@ def quantize_tables(model: ir.Model, plan: Plan) -> int:
             continue
         if isinstance(form, Blocks):
             _share_blocks(lookup, matrix, form)
-            model.opset_imports[DOMAIN] = 1
         elif isinstance(form, Columns) and lookup.ids.shape is not None:
             _share_columns(lookup, matrix, form, plan)
         else:
@@ -46,21 +48,69 @@ def quantize_tables(model: ir.Model, plan: Plan) -> int:
 
 
 def _share_blocks(lookup: Lookup, matrix: WeightRecipe, form: Blocks) -> None:
+    """Rows of the packed matrix, unpacked after the lookup.
+
+    Not by GatherBlockQuantized: onnxruntime-web's WebAssembly build has none, and it wants the data in another shape,
+    of which onnxruntime keeps a copy.
+    """
     graph = owner(lookup.node)
-    data, *rest = block_parts(graph, lookup.name, matrix, form)
-    flat = constant(graph, "quantized_row", ir.Tensor(np.array([0, -1], np.int64)))
-    rows = ir.node("Reshape", [data, flat])
-    sizes = {"bits": form.bits, "block_size": form.size, "gather_axis": 0, "quantize_axis": 1}
-    nodes = [
-        rows,
-        ir.node("GatherBlockQuantized", [rows.outputs[0], lookup.ids, *rest], sizes, domain=DOMAIN),
-    ]
-    if matrix.shape[0] % form.size:
-        low = constant(graph, "quantized_first", ir.Tensor(np.array([0], np.int64)))
-        high = constant(graph, f"{lookup.name}_width", ir.Tensor(np.array([matrix.shape[0]], np.int64)))
-        last = constant(graph, "quantized_last", ir.Tensor(np.array([-1], np.int64)))
-        nodes.append(ir.node("Slice", [nodes[-1].outputs[0], low, high, last]))
-    replace(lookup.node, nodes)
+    data, scales, *zeros = block_parts(graph, lookup.name, matrix, form)
+    made, width = _Unpacked(graph, lookup.ids, form.bits), matrix.shape[0]
+    blocks = -(-width // form.size)
+    values = made.split(made.rows(data), (blocks, form.size))
+    if zeros:
+        spare = blocks % 2 if form.bits == 4 else 0  # the last byte of an odd number has one zero point
+        middle = made.split(made.rows(zeros[0]), (blocks + spare, 1))
+        if spare:
+            middle = made.first(middle, blocks, axis=-2)
+    else:
+        middle = made.number(float(2 ** (form.bits - 1)))
+    scale = made.op("Unsqueeze", made.op("Gather", scales, lookup.ids), made.sizes(-1))
+    values = made.op("Mul", made.op("Sub", values, middle), scale)
+    values = made.split(values, (blocks * form.size,))
+    if width % form.size:
+        made.first(values, width, axis=-1)
+    replace(lookup.node, made.nodes)
+
+
+@dataclass
+class _Unpacked:
+    """Nodes that look rows of packed numbers up and give each number a place of its own, in standard operators."""
+
+    graph: ir.Graph
+    ids: ir.Value
+    bits: int
+    nodes: list[ir.Node] = field(default_factory=list)
+    _rows: ir.Value | None = None
+
+    def op(self, operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        self.nodes.append(ir.node(operator, list(inputs), attributes))
+        return self.nodes[-1].outputs[0]
+
+    def sizes(self, *values: int) -> ir.Value:
+        name = "_".join(["quantized_sizes", *map(str, values)])
+        return constant(self.graph, name, ir.Tensor(np.array(values, np.int64)))
+
+    def number(self, value: float) -> ir.Value:
+        return constant(self.graph, f"quantized_number_{value:g}", ir.Tensor(np.float32(value)))
+
+    def rows(self, packed: ir.Value) -> ir.Value:
+        """The rows that are asked for, as floats: of 4 bits (..., 2), the lower half of each byte first."""
+        values = self.op("Cast", self.op("Gather", packed, self.ids), to=_FLOAT)
+        if self.bits == 8:
+            return values
+        high = self.op("Floor", self.op("Mul", values, self.number(1 / 16)))
+        low = self.op("Sub", values, self.op("Mul", high, self.number(16)))
+        halves = [self.op("Unsqueeze", half, self.sizes(-1)) for half in (low, high)]
+        return self.op("Concat", *halves, axis=-1)
+
+    def split(self, values: ir.Value, sizes: tuple[int, ...]) -> ir.Value:
+        """What belongs to each id in axes of these sizes; whatever the rank of the ids."""
+        self._rows = self._rows or self.op("Shape", self.ids)
+        return self.op("Reshape", values, self.op("Concat", self._rows, self.sizes(*sizes), axis=0))
+
+    def first(self, values: ir.Value, count: int, axis: int) -> ir.Value:
+        return self.op("Slice", values, self.sizes(0), self.sizes(count), self.sizes(axis))
 
 
 def _share_columns(lookup: Lookup, matrix: WeightRecipe, form: Columns, plan: Plan) -> None:

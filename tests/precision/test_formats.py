@@ -25,11 +25,10 @@ from converter.records import ExportedGraph
 from converter.request import SILENT
 from converter.writing import bind_graphs, write_graphs
 
-RANDOM = np.random.default_rng(3)
-
 
 def weights(rows: int, columns: int) -> Any:
-    return RANDOM.standard_normal((rows, columns)).astype(np.float32)
+    """The same for the same shape, whatever ran before."""
+    return np.random.default_rng((rows, columns)).standard_normal((rows, columns)).astype(np.float32)
 
 
 def lookup_and_product(folder: Path, *, external: bool = False, depth: int = 48) -> Path:
@@ -186,51 +185,6 @@ def test_fp16_keeps_the_interface_and_bounds_what_stands_for_infinity(tmp_path: 
     bounded = model.graph.initializers["least"].const_value
     assert bounded is not None
     assert float(bounded.numpy()) == -65504
-
-
-def tied(folder: Path, depth: int) -> Path:
-    """ids -> a table of 100 rows -> the same table as output projection, as language models have it."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["table", "ids"], ["looked_up"]),
-            helper.make_node("Transpose", ["table"], ["turned"]),
-            helper.make_node("MatMul", ["looked_up", "turned"], ["out"]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows"])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 100])],
-        [numpy_helper.from_array(weights(100, depth), "table")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    return folder / "model.onnx"
-
-
-@pytest.mark.parametrize("depth", [64, 40], ids=["whole blocks", "padded"])
-@pytest.mark.parametrize(
-    "form",
-    [
-        Blocks(8),
-        Blocks(4, symmetric=False),
-        Columns(),
-        Columns(signed=False, activations="row", smooth=0.5),
-        Columns(per_channel=False, activations="static"),
-        Columns(signed=False, per_channel=False),
-    ],
-    ids=["8 bits", "4 bits", "int8", "uint8 smoothed", "by tensor static", "uint8 by tensor"],
-)
-def test_a_tied_table_is_stored_once(tmp_path: Path, form: Blocks | Columns, depth: int) -> None:
-    path = tied(tmp_path, depth)
-    expected = computed(path)
-    changed = rewritten(path, Plan(form))
-    stored = [len(entry.raw_data) for entry in onnx.load(changed).graph.initializer]
-    assert sum(stored) < 1.4 * 100 * -(-depth // 32) * 32 * getattr(form, "bits", 8) // 8
-    assert np.linalg.norm(computed(changed) - expected) < 0.2 * np.linalg.norm(expected)
-
-
-def test_a_tied_table_whose_matrix_stays_in_float_stays_with_it(tmp_path: Path) -> None:
-    changed = onnx.load(rewritten(tied(tmp_path, 64), Plan(None)))
-    assert [entry.name for entry in changed.graph.initializer] == ["table"]
 
 
 @pytest.mark.parametrize("turned", [0, 1])
