@@ -161,7 +161,7 @@ def read_plan(content: Any) -> Plan:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"this is no recipe of a precision: {type(error).__name__} {error}",
-            remedy="give a file that --save-recipes wrote, or the `recipe` of a precision in converter.json",
+            remedy="give a converter.json, or the `recipe` entry of one of its precisions",
         ) from error
 
 
