@@ -153,11 +153,11 @@ def _place(made: Assembly, contribution: Contribution, registration: Registratio
         _remove(made, contribution, registration, name)
     if record is None:
         return
-    _claim(made, contribution, kind, record)
+    _claim(made, kind, record)
     made.tables[kind.title][record.name] = Entry(record, contribution)
 
 
-def _claim(made: Assembly, contribution: Contribution, kind: Kind, record: Any) -> None:
+def _claim(made: Assembly, kind: Kind, record: Any) -> None:
     """Names and model types share one space: `find` takes either, so none may shadow what another owns."""
     taken = _claims(made, kind)
     for name in _names(record):

@@ -163,11 +163,11 @@ def _head(initializer: onnx.TensorProto, nbytes: int) -> bytes:
 
 def _field(number: int, length: int) -> bytes:
     """Tag and length of a length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(length)
+    return varint(number << 3 | 2) + varint(length)
 
 
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; the high bit says that more follow."""
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, lowest first; the high bit says that more follow."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

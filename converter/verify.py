@@ -183,7 +183,6 @@ def verdict(
     mode: ParityMode,
     why: str,
     found: Findings,
-    tensors_checked: int = 0,
     *,
     warnings: Sequence[str] = (),
 ) -> ParityReport:
@@ -191,7 +190,7 @@ def verdict(
     rows = found.rows
     if mode != "off" and not rows:
         rows = (Comparison("", "", "", "nothing was compared", math.inf, -1.0, False),)
-    return ParityReport(mode, why, rows, tensors_checked, warnings=(*warnings, *found.warnings))
+    return ParityReport(mode, why, rows, warnings=(*warnings, *found.warnings))
 
 
 def failure(report: ParityReport) -> str:

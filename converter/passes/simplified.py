@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
+from converter.passes.strip_metadata import SCOPES
 from converter.recipes import RecipeTensor
 
 _LOG = logging.getLogger(__name__)
-_SCOPE = "pkg.torch.onnx.name_scopes"
 # Results larger than this are not worth folding into: the graph would grow by more than the nodes it saves.
 _LARGEST_FOLDED = "64KB"
 
@@ -79,10 +79,10 @@ def _count(graph: onnx.GraphProto) -> int:
 
 def _take(model: ir.Model, proto: onnx.ModelProto, weights: dict[str, ir.Value]) -> None:
     scopes = {
-        output.name: node.metadata_props[_SCOPE]
+        output.name: node.metadata_props[SCOPES]
         for node in ir.traversal.RecursiveGraphIterator(model.graph)
         for output in node.outputs
-        if _SCOPE in node.metadata_props
+        if SCOPES in node.metadata_props
     }
     taken = ir.from_proto(proto)
     given = {str(value.name): value for value in taken.graph.inputs}
@@ -96,7 +96,7 @@ def _take(model: ir.Model, proto: onnx.ModelProto, weights: dict[str, ir.Value])
     for node in ir.traversal.RecursiveGraphIterator(taken.graph):
         scope = next(_scopes_near(node, scopes), None)
         if scope is not None:
-            node.metadata_props.setdefault(_SCOPE, scope)
+            node.metadata_props.setdefault(SCOPES, scope)
             scopes.update((output.name, scope) for output in node.outputs)
     model.graph = taken.graph
     model.opset_imports.update(taken.opset_imports)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from converter.precision.columns import ColumnQuantized, Scaled
 from converter.precision.formats import Columns, Plan
 from converter.precision.products import (
+    DOMAIN,
     Product,
     constant,
     initializer,
@@ -26,7 +27,6 @@ from converter.precision.products import (
 from converter.precision.statistics import Statistics, missing_statistics
 from converter.recipes import Constant, WeightRecipe, read
 
-DOMAIN = "com.microsoft"
 _FLOAT = ir.DataType.FLOAT
 # Tokens of zeros have no scale; one this small leaves them zeros.
 _LEAST = 1e-9

@@ -7,14 +7,14 @@ judged on those its plugin makes for parity, and the report says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError, UsageError
 from converter.precision.budget import Budget, Quality
-from converter.precision.kinds import Chosen, choose_task
+from converter.precision.kinds import Chosen, Preprocess, choose_task
 from converter.precision.samples import Given
 from converter.precision.sessions import Sessions
 from converter.precision.statistics import Statistics
@@ -22,7 +22,6 @@ from converter.precision.tasks import Task
 
 # Of the choosing samples, how many of them compare plans by a glance.
 _QUICK = 6
-Preprocess = Callable[[Any], Mapping[str, Any]]
 
 
 @dataclass

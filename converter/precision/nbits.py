@@ -5,11 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from converter.precision.formats import Blocks, NormalFloat, Plan
-from converter.precision.packed import BlockQuantized, NormalFloatQuantized
-from converter.precision.products import Product, initializer, owner, products, replace_product
+from converter.precision.packed import BNB_KINDS, BlockQuantized, NormalFloatQuantized
+from converter.precision.products import DOMAIN, Product, initializer, owner, products, replace_product
 from converter.recipes import WeightRecipe
-
-DOMAIN = "com.microsoft"
 
 
 def quantize_matrices(model: ir.Model, plan: Plan) -> int:
@@ -55,6 +53,5 @@ def _in_floats(product: Product, form: NormalFloat) -> ir.Node:
     data = initializer(graph, stem, NormalFloatQuantized(product.recipe, form, "data"))
     scales = initializer(graph, f"{stem}_scales", NormalFloatQuantized(product.recipe, form, "scales"))
     depth, width = product.recipe.shape
-    kind = {"fp4": 0, "nf4": 1}[form.kind]
-    sizes = {"K": depth, "N": width, "block_size": form.size, "quant_type": kind}
+    sizes = {"K": depth, "N": width, "block_size": form.size, "quant_type": BNB_KINDS[form.kind]}
     return ir.node("MatMulBnb4", [product.activations, data, scales], sizes, domain=DOMAIN)

@@ -16,7 +16,7 @@ from converter.recipes import Derived, WeightRecipe
 # Full weights read at a time, in bytes. Strips of a wide matrix narrower than this would read their gaps too.
 STRIP = 128 * 2**20
 UINT8, INT8 = np.dtype(np.uint8), np.dtype(np.int8)
-_BNB_KINDS = {"fp4": 0, "nf4": 1}
+BNB_KINDS = {"fp4": 0, "nf4": 1}
 
 
 def read_full(source: WeightRecipe, region: Region) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -142,7 +142,7 @@ class NormalFloatQuantized(Derived):
         weights = np.ascontiguousarray(read_full(self.source, (*whole((depth,)), (low, high))).T)
         data = np.zeros(-(-weights.size // 2), np.uint8)
         scales = np.zeros(-(-weights.size // self.format.size), np.float32)
-        kind = _BNB_KINDS[self.format.kind]
+        kind = BNB_KINDS[self.format.kind]
         kernels.quantize_matmul_bnb4(data, weights, scales, self.format.size, kind, high - low, depth)
         made: Array = data if self.part == "data" else scales
         return made

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from converter.arrays import FLOAT32
 from converter.recipes import RecipeTensor, Transpose, WeightRecipe, simplify
 
+DOMAIN = "com.microsoft"  # of onnxruntime's own operators
 # Tables of fewer rows (token types) gain nothing.
 TABLE_ROWS = 64
 

@@ -95,7 +95,7 @@ def choose_plan(
     search = _Search(aim_of(budget), modules, measure, advance, prefer, limit, over)
     search.whole(plans)
     kept = [trial for trial in search.trials if search.keeps(trial)]
-    if not kept and (rescue := search.rescue(plans)) is not None:
+    if not kept and (rescue := search.rescue()) is not None:
         kept = [rescue]
     if not kept:
         return Choice(max(search.trials, key=search.closeness).plan, tuple(search.trials), search.cut)
@@ -160,7 +160,7 @@ class _Search:
             else:
                 low = middle + 1
 
-    def rescue(self, plans: Sequence[Any]) -> Trial | None:
+    def rescue(self) -> Trial | None:
         """Matrices left in float, where no format keeps the budget for all of them."""
         closest = max(self.trials, key=self.closeness)
         if not isinstance(closest.plan, Plan) or closest.plan.half or not self.may_try():

@@ -11,18 +11,9 @@ import numpy as np
 from converter.errors import PackageError
 from converter.precision.statistics import Statistics
 from converter.runtime.files import PackageFiles, open_package
-from converter.runtime.session import Array, SessionSettings, open_session
+from converter.runtime.session import DTYPES, Array, SessionSettings, open_session
 
 ONNX = "onnx"
-_DTYPES = {
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    "tensor(uint8)": np.uint8,
-}
 
 
 class Sessions:
@@ -66,9 +57,7 @@ class Sessions:
                 f"{stem} wants an input {', '.join(absent)} that is not known here",
                 remedy="give calibration inputs with all of the graph's inputs, as JSON lines",
             )
-        typed = {
-            name: np.asarray(feed[name], dtype=_DTYPES.get(value.type)) for name, value in inputs.items()
-        }
+        typed = {name: np.asarray(feed[name], dtype=DTYPES.get(value.type)) for name, value in inputs.items()}
         seen = self._statistics.points.values.get(stem, {}) if self._statistics is not None else {}
         wanted = list(outputs) or [name for name in self.outputs(stem) if name not in seen]
         names = list(dict.fromkeys((*wanted, *seen)))
@@ -108,7 +97,6 @@ class SessionGraph:
         self.output: str = chosen.name
         self.output_rank = len(chosen.shape)
         self.width = chosen.shape[-1] if chosen.shape and isinstance(chosen.shape[-1], int) else None
-        self.shapes = {name: tuple(value.shape) for name, value in sessions.inputs(stem).items()}
 
     @property
     def inputs(self) -> Sequence[str]:

@@ -13,7 +13,6 @@ from io import StringIO
 from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
 from converter.errors import ConverterError, UsageError
 from converter.precision.columns import row_peaks
@@ -160,12 +159,3 @@ def missing_statistics(name: str) -> ConverterError:
         f"calibration saw nothing enter the matrix {name!r}",
         remedy="give calibration inputs that reach it (--calibration), or a precision that needs none",
     )
-
-
-def add_outputs(model: ir.Model, names: Iterable[str]) -> None:
-    """Make values of the graph outputs, those that are not yet."""
-    present = {value.name for value in model.graph.outputs}
-    wanted = set(names) - present
-    values = [value for value in model.graph.inputs if value.name in wanted]
-    values += [output for node in model.graph for output in node.outputs if output.name in wanted]
-    model.graph.outputs.extend(values)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from converter.errors import PackageError
+from converter.model_file import varint
 from converter.recipes import Load, RecipeTensor
 from converter.records import ExportedGraph, TensorInfo
 from converter.tensor_file import DTYPES
@@ -112,13 +113,13 @@ def _initializer(file: BufferedReader, end: int, spans: dict[str, Span]) -> onnx
 
 def _tag(file: BufferedReader) -> tuple[int, int, int]:
     """Number and wire type of the next field, and the bytes of its value."""
-    key = _varint(file)
+    key = _read_varint(file)
     number, wire = key >> 3, key & 7
     if wire == 2:
-        return number, wire, _varint(file)
+        return number, wire, _read_varint(file)
     if wire == 0:
         start = file.tell()
-        _varint(file)
+        _read_varint(file)
         length = file.tell() - start
         file.seek(start)
         return number, wire, length
@@ -132,11 +133,11 @@ def _raw(number: int, wire: int, length: int, file: BufferedReader) -> bytes:
     body = file.read(length)
     if len(body) < length:
         raise EOFError("the file ends too soon")
-    head = _encoded(number << 3 | wire)
-    return head + (_encoded(length) if wire == 2 else b"") + body
+    head = varint(number << 3 | wire)
+    return head + (varint(length) if wire == 2 else b"") + body
 
 
-def _varint(file: BufferedReader) -> int:
+def _read_varint(file: BufferedReader) -> int:
     value = shift = 0
     while True:
         byte = file.read(1)
@@ -146,12 +147,3 @@ def _varint(file: BufferedReader) -> int:
         if byte[0] < 0x80:
             return value
         shift += 7
-
-
-def _encoded(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

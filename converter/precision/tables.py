@@ -17,7 +17,16 @@ from converter.precision.dynamic import column_parts, smoothed_matrix
 from converter.precision.formats import Blocks, Columns, Plan
 from converter.precision.nbits import block_parts
 from converter.precision.packed import RowQuantized
-from converter.precision.products import Lookup, constant, initializer, lookups, owner, products, replace
+from converter.precision.products import (
+    DOMAIN,
+    Lookup,
+    constant,
+    initializer,
+    lookups,
+    owner,
+    products,
+    replace,
+)
 from converter.recipes import Transpose, WeightRecipe, simplify
 
 _FLOAT = ir.DataType.FLOAT
@@ -152,5 +161,5 @@ def _by_row(lookup: Lookup) -> None:
     )
     scales = initializer(graph, f"{name}_rows_scales", RowQuantized(lookup.recipe, "scales"))
     scale = ir.node("Gather", [scales, lookup.ids])
-    cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
+    cast = ir.node("Cast", [rows.outputs[0]], {"to": _FLOAT})
     replace(lookup.node, [rows, scale, cast, ir.node("Mul", [cast.outputs[0], scale.outputs[0]])])

@@ -42,6 +42,7 @@ DTYPES: Mapping[str, Any] = {
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
 }
 
 
@@ -125,7 +126,6 @@ class OnnxGraph:
         self.file = name
         self._session = open_session(files, name, settings)
         self._dtypes = {value.name: DTYPES.get(value.type) for value in self._session.get_inputs()}
-        self.shapes = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         found = {value.name: value for value in self._session.get_outputs()}
         chosen = next((found[output] for output in outputs if output in found), None)
         if chosen is None:
