@@ -76,7 +76,7 @@ class Names:
         self.state = dict(model.state_dict(keep_vars=True))
         self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
         self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
-        self._prefix: str = model.base_model_prefix  # type: ignore[assignment]
+        self._prefix = str(model.base_model_prefix)
         self.owner = {
             pattern: converter for converter in self._converters for pattern in converter.source_patterns
         }

@@ -41,7 +41,7 @@ class GraphInfo:
 def read_graph(folder: Path, name: str) -> GraphInfo:
     """Describe `folder/name`. Raises PackageError for a damaged file and for data outside of `folder`."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     path = folder / name
     try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from converter.errors import PackageError, UsageError
 from converter.hashed_file import HashedFile

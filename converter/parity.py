@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from converter.additions import Metric
 from converter.errors import PluginError
-from converter.records import Axis, Comparison, Criteria, Dtype, Judgement, Padding, Size, Tolerance
+from converter.records import Axis, Comparison, Criteria, Judgement, Padding, Size, Tolerance
 
 Array = NDArray[np.generic]
 
 # fp32 is the promise. Half precisions are judged against the fp32 original: their bound is what rounding every
 # weight and every activation costs.
-DEFAULT_TOLERANCES: Mapping[Dtype, Tolerance] = {
+DEFAULT_TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(),
     "fp16": Tolerance(
         2e-2, 0.9999, reason="rounding to 11 bits; measured 4.2e-3 and 0.999997 on real text weights"
@@ -32,10 +32,10 @@ DIFFERENCE = "difference"
 
 @dataclass(frozen=True)
 class Terms:
-    """What outputs are judged by: the metrics there are, the dtype of the graph, and the user's absolute bound."""
+    """What outputs are judged by: the registered metrics, the graph's dtype or precision, the user's absolute bound."""
 
     metrics: Mapping[str, Metric]
-    dtype: Dtype = "fp32"
+    dtype: str = "fp32"
     atol: float | None = None
 
     def metric(self, judgement: Judgement, stem: str) -> Metric:
@@ -65,7 +65,7 @@ class Terms:
             self.metric(judgement, criteria.stem)
 
 
-def tolerance_for(criteria: Criteria, dtype: Dtype, atol: float | None) -> Tolerance:
+def tolerance_for(criteria: Criteria, dtype: str, atol: float | None) -> Tolerance:
     """The component's own bound, or the dtype's default; `atol` from the user replaces the absolute bound."""
     bound = criteria.tolerance.get(dtype) or DEFAULT_TOLERANCES[dtype]
     return bound if atol is None else Tolerance(atol, bound.cosine, reason="set by the user with --atol")

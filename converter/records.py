@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Padding = Literal["none", "left", "right"]
+_SIDES: Mapping[str, Padding] = {"left": "left", "right": "right"}
 
 
 # --- what a plugin declares ------------------------------------------------------------------------------------------
@@ -71,9 +72,10 @@ class Size:
     def of(cls, label: str, seed: int) -> Size:
         """The size that has this label, with values from `seed`."""
         parts = label.split(",") if label else []
-        padding = parts.pop() if parts and parts[-1] in ("left", "right") else "none"
-        axes = {name: int(value) for name, _, value in (part.rpartition("=") for part in parts)}
-        return cls(axes, padding, seed)  # type: ignore[arg-type]
+        padding = _SIDES.get(parts[-1], "none") if parts else "none"
+        sized = parts if padding == "none" else parts[:-1]
+        axes = {name: int(value) for name, _, value in (part.rpartition("=") for part in sized)}
+        return cls(axes, padding, seed)
 
     def __getitem__(self, axis: str) -> int:
         return self.axes[axis]
@@ -144,7 +146,7 @@ class Judgement:
         if self.alone and not self.reason:
             raise UsageError(f"judging by metric {self.metric!r} alone needs its reason")
 
-    def concerns(self, output: str, dtype: Dtype) -> bool:
+    def concerns(self, output: str, dtype: str) -> bool:
         return (not self.outputs or output in self.outputs) and (not self.dtypes or dtype in self.dtypes)
 
 

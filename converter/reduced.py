@@ -78,8 +78,7 @@ def compare_reduced(
         return cannot_run(reduced.stem, case, error)
     if judged:
         results = {"original": case.original, name: found}
-        named = Terms(terms.metrics, name, terms.atol)  # type: ignore[arg-type]
-        return compare_all(reduced, case.size, results, case.valid, named)
+        return compare_all(reduced, case.size, results, case.valid, replace(terms, dtype=name))
     return list(_rows(replace(case, criteria=reduced), found, precision))
 
 

@@ -102,9 +102,9 @@ class TransformersModel:
         config = self.shrunk(base)
         # Where a task has several classes, Auto classes look for theirs here, and cannot bear None.
         config.architectures = config.architectures or []
-        model = self._build(config, task)
+        model: Any = self._build(config, task)
         seed_weights(model, seed)
-        model.save_pretrained(folder)  # type: ignore[operator]
+        model.save_pretrained(folder)
 
     def shrunk(self, base: Any) -> Any:
         """A small config of the same kind."""

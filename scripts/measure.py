@@ -28,7 +28,7 @@ def _smaps(process: psutil.Process) -> tuple[int, int]:
     fields = dict(
         line.split(":", 1) for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
     )
-    return tuple(int(fields[key].split()[0]) * 1024 for key in ("Rss", "Anonymous"))  # type: ignore[return-value]
+    return int(fields["Rss"].split()[0]) * 1024, int(fields["Anonymous"].split()[0]) * 1024
 
 
 def measure(command: list[str]) -> Measured:
