@@ -18,7 +18,6 @@ from converter.precision.formats import Blocks, Columns, Plan
 from converter.precision.nbits import block_parts
 from converter.precision.packed import RowQuantized
 from converter.precision.products import (
-    DOMAIN,
     Lookup,
     constant,
     initializer,
