@@ -154,7 +154,9 @@ def write_error(text: str) -> None:
 
 def error_text(error: ConverterError) -> str:
     """An error as the user reads it: what happened and where, what to do, and where there is more about it."""
-    return f"error: {error}\n  more: converter explain {error.topic}  (docs/troubleshooting.md#{error.topic})"
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+    more = f"converter explain {error.topic}  (docs/troubleshooting.md#{error.topic})"
+    return f"error: {error}{notes}\n  more: {more}"
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

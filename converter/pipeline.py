@@ -86,10 +86,12 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     from converter.added import add_precisions, check_precisions, trace_halves
     from converter.extras import require_export
     from converter.registry import load_registry
+    from converter.runners import require_device
     from converter.selection import find_source
     from converter.staging import check_target
 
     require_export()
+    require_device(request.device)
     if request.output is not None:
         check_target(request.output, overwrite=request.overwrite)
     ledger = Ledger(progress)
@@ -160,10 +162,9 @@ def _convert(
         report = _report(target, architecture.name, registry, made, parity, peak, ledger)
         report = _seal(request, registry, checkpoint, made, report, staging.folder)
         if not parity.passed:
-            raise ParityError(
-                failure(parity),
-                remedy="nothing was written; --keep-failed keeps the package beside the target",
-            )
+            kept = "`converter bisect` finds the module that is wrong"
+            dropped = "nothing was written; --keep-failed keeps the package beside the target"
+            raise ParityError(failure(parity), remedy=kept if request.keep_failed else dropped)
     return report
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.errors import ConverterError, ParityError
+from converter.errors import ConverterError, ParityError, UsageError
 from converter.parity import Array
 from converter.records import Component, Criteria, DummyInputs, Size
 
@@ -110,24 +110,47 @@ def _arrays(tensors: Mapping[str, Any]) -> dict[str, Array]:
 PREPACK_LIMIT = 1 << 30
 
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError where the installed onnxruntime has no provider for the device. Ask before long work."""
+    import onnxruntime
+
+    known = onnxruntime.get_available_providers()
+    if PROVIDERS[device] not in known:
+        raise UsageError(
+            f"--device {device}: this onnxruntime has no {PROVIDERS[device]}; it has {', '.join(known)}",
+            remedy="install the onnxruntime made for that device, such as onnxruntime-gpu, or leave --device out",
+        )
+
+
 def open_session(path: Path, *, device: str = "cpu") -> onnxruntime.InferenceSession:
-    """Open a graph the way a user would. Its data file is mapped, not read; big ones are not repacked either."""
+    """Open a graph the way a user would. Its data file is mapped, not read; big ones are not repacked either.
+
+    Raises ParityError when it cannot be opened, or when the device's provider did not start.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if sum(file.stat().st_size for file in path.parent.iterdir()) > PREPACK_LIMIT:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    providers = (
-        ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
-    )
+    providers = list(dict.fromkeys([PROVIDERS[device], PROVIDERS["cpu"]]))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's error types share no public base
         raise ParityError(
             f"onnxruntime cannot open {path.name}: {error}",
             remedy="another --opset may help; --optimize none shows whether a graph pass is to blame",
         ) from error
+    # onnxruntime goes on without a provider whose libraries it cannot load.
+    if PROVIDERS[device] not in session.get_providers():
+        raise ParityError(
+            f"{PROVIDERS[device]} did not start, so {path.name} would run on the CPU",
+            remedy=f"check the driver and the libraries that --device {device} needs",
+        )
+    return session
 
 
 def run_graph(session: onnxruntime.InferenceSession, feed: Mapping[str, Array]) -> dict[str, Array]:

@@ -309,9 +309,11 @@ def test_a_wrong_graph_exits_3_and_leaves_no_package(tiny_checkpoint: Checkpoint
     assert "graph/original" in finished.stderr
     assert not target.exists()
     kept = subprocess.run(
-        [*command, "--output", str(target), "--keep-failed"], env=environment, capture_output=True
+        [*command, "--output", str(target), "--keep-failed"], env=environment, capture_output=True, text=True
     )
     assert kept.returncode == 3
+    assert f"the failed package was kept as {target}.failed" in kept.stderr
+    assert "nothing was written" not in kept.stderr
     assert (target.parent / "package.failed/FAILED").exists()
     assert not target.exists()
 
