@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 Better = Literal["lower", "higher"]
-# What passes of a level may do. basic: the same in fewer nodes. extended: an operator of a newer opset for several.
-# ort: operators that only onnxruntime has. Each has those before it.
-Level = Literal["basic", "extended", "ort"]
+# What passes of a level may do. none: nothing to the nodes, such as dropping the paths of the tracing machine.
+# basic: the same in fewer nodes. extended: an operator of a newer opset for several. ort: operators that only
+# onnxruntime has. Each has those before it.
+Level = Literal["none", "basic", "extended", "ort"]
 
 
 @dataclass(frozen=True)

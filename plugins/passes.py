@@ -41,7 +41,7 @@ def register_passes(register: Callable[[GraphPass], None]) -> None:
         (640, "share-fused", "standard", "share_subexpressions", "extended"),
         (700, "fuse-onnxruntime", "fusions", "fuse_for_onnxruntime", "ort"),
         (800, "remove-unused", "standard", "remove_unused", "basic"),
-        (900, "strip-metadata", "strip_metadata", "strip_metadata", "basic"),
+        (900, "strip-metadata", "strip_metadata", "strip_metadata", "none"),
         (950, "fix-names", "standard", "fix_names", "basic"),
     )
     for order, name, module, function, level in levels:

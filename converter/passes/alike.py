@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -9,6 +10,9 @@ import onnx_ir as ir
 from converter.passes.blocks import Block, Chain, Naming, StampRefused, own_output
 from converter.passes.compare import same_operator, same_tensor
 from converter.recipes import RecipeTensor
+
+# What torch.export calls the constants that a module makes while it runs.
+LIFTED = re.compile(r"(\.lifted_tensor)_\d+$")
 
 
 def check_same(template: Block, witness: Block, chain: Chain, naming: Naming) -> None:
@@ -72,7 +76,7 @@ class Comparison:
         if not self.chain.is_private(a, one) or not self.chain.is_private(b, two):
             # What belongs to one layer by name must not be used by another.
             return a is b and self.naming.relative(a.name or "", one.index) is None
-        if self.naming.relative(a.name or "", one.index) != self.naming.relative(b.name or "", two.index):
+        if self._own_name(a, one) != self._own_name(b, two):
             return False
         left, right = a.const_value, b.const_value
         if isinstance(left, RecipeTensor) and isinstance(right, RecipeTensor):
@@ -81,6 +85,10 @@ class Comparison:
             return recipe == right.recipe
         self.pairs[a] = b
         return same_tensor(left, right)
+
+    def _own_name(self, value: ir.Value, block: Block) -> tuple[str, str] | None:
+        """The name without the layer's index, nor the number that torch counts through the whole model."""
+        return self.naming.relative(LIFTED.sub(r"\1", value.name or ""), block.index)
 
 
 def _rank(value: ir.Value) -> int | None:

@@ -262,6 +262,10 @@ class Layer(nn.Module):
             return torch.relu(result)
         if self.kind == "scaled":
             return result * (self.position + 2)
+        if self.kind == "weighted":
+            return result * torch.tensor([1.0, 2.0, 3.0, 4.0])
+        if self.kind == "weighted by position":
+            return result * torch.tensor([1.0, 2.0, 3.0, self.position])
         return result
 
 
@@ -353,6 +357,16 @@ def test_alternating_layers_are_stamped_by_their_kind() -> None:
     assert differences(stamped, traced) == []
 
 
+def test_constants_that_layers_make_while_they_run_are_alike_whatever_torch_numbers_them() -> None:
+    def build() -> nn.Module:
+        return Stack(*["weighted"] * 5)
+
+    stamped, traced = cut_and_stamp(build, declare_toy), whole(build, declare_toy)
+    names = {name.rpartition(".")[2] for name in traced.model.graph.initializers if "lifted" in name}
+    assert len(names) > 1, "torch numbers them no longer; the comparison may be of whole names again"
+    assert differences(stamped, traced) == []
+
+
 def test_a_wrapper_may_restate_the_layers() -> None:
     def declare(model: nn.Module) -> Component:
         return declare_toy(model, Restated)
@@ -369,12 +383,14 @@ def test_a_wrapper_may_restate_the_layers() -> None:
     ("build", "reason"),
     [
         (lambda: Stack(*["scaled"] * 5), "not alike"),
+        (lambda: Stack(*["weighted by position"] * 5), "not alike"),
         (lambda: Stack(*["plain"] * 5, keep=0), "hands on 0 values"),
         (lambda: Stack(*["plain"] * 5, keep=1), "others than the next"),
         (Twin, "hands on 2 values"),
     ],
     ids=[
         "depends on its position",
+        "makes a constant of its position",
         "is the first and used again at the end",
         "is used again at the end",
         "hands on two values",
