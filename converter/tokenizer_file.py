@@ -19,9 +19,13 @@ def write_tokenizer(checkpoint: Path, package: Path) -> str | None:
         return None
     from transformers import AutoTokenizer
 
+    from converter.piece_vocabulary import tokenizer_from_pieces
+
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        backend = getattr(tokenizer, "backend_tokenizer", None)
+        backend = getattr(tokenizer, "backend_tokenizer", None) or tokenizer_from_pieces(
+            tokenizer, checkpoint
+        )
         if backend is None:
             return f"there is no {TOKENIZER}: transformers has no fast tokenizer of this kind"
         text = backend.to_str(pretty=True)

@@ -27,10 +27,35 @@ def fuse_standard(model: ir.Model) -> bool:
 
 
 def fuse_for_onnxruntime(model: ir.Model) -> bool:
-    """onnxscript's fusions into onnxruntime's own operators: SkipLayerNormalization, BiasGelu and their kin."""
+    """onnxscript's fusions into onnxruntime's own operators: SkipLayerNormalization, BiasGelu and their kin.
+
+    Not where a normalized sum is read besides, as in models that normalize first: there onnxruntime does not fuse by
+    itself, and its kernel takes four times as long as the nodes in its place (docs/performance.md).
+    """
     from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
     before = sum(1 for _ in model.graph)
     with hidden_weights(model):
         optimize_for_ort(model)
+    for node in list(model.graph):
+        if node.op_type == "SkipLayerNormalization" and len(node.outputs) > 3 and node.outputs[3].uses():
+            _separate(node)
     return sum(1 for _ in model.graph) != before
+
+
+def _separate(node: ir.Node) -> None:
+    """SkipLayerNormalization (input, skip, gamma, beta, bias) as the sum, which others read, and its normalization."""
+    values, skip, scale, shift, bias = (*node.inputs, None, None)[:5]
+    nodes = [ir.node("Add", [values, bias])] if bias is not None else []
+    nodes.append(ir.node("Add", [nodes[-1].outputs[0] if nodes else values, skip]))
+    total = nodes[-1].outputs[0]
+    epsilon = (
+        node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-12
+    )  # onnxruntime's
+    scales = [scale] if shift is None else [scale, shift]
+    nodes.append(ir.node("LayerNormalization", [total, *scales], {"axis": -1, "epsilon": epsilon}))
+    for each in nodes:
+        each.metadata_props.update(node.metadata_props)
+    old, new = [node.outputs[0], node.outputs[3]], [nodes[-1].outputs[0], total]
+    assert node.graph is not None
+    ir.convenience.replace_nodes_and_values(node.graph, node, [node], nodes, old, new)

@@ -1,17 +1,16 @@
 """Small checkpoints with everything a published one has: tokenizer, processor, labels, generation config.
 
-Weights are random and seeded; tokenizers are trained on the sentences that come with the converter. Sizes are odd
-(three heads, grouped keys, depth 3) so that nothing fits by luck.
+Weights are random and seeded. Sizes are odd (three heads, grouped keys, depth 3) so that nothing fits by luck.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-SEED = 5
+from trained_tokenizers import SEED, byte_pairs, m2m100_tokenizer, marian_tokenizer, unigrams, word_pieces
+
 SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 WHISPER_TOKENS = [
     "<|endoftext|>",
@@ -25,54 +24,6 @@ WHISPER_TOKENS = [
     "<|nospeech|>",
     "<|notimestamps|>",
 ]
-
-
-def corpus() -> list[str]:
-    """Three hundred English sentences."""
-    return (files("converter.precision") / "corpus.txt").read_text(encoding="utf-8").splitlines()
-
-
-def word_pieces() -> Any:
-    """BERT's kind of tokenizer: 600 pieces."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertTokenizer
-
-    trained = BertWordPieceTokenizer()
-    trained.train_from_iterator(corpus(), vocab_size=600, show_progress=False)
-    return BertTokenizer(vocab=trained.get_vocab(), model_max_length=64)
-
-
-def byte_pairs(special: list[str], size: int = 600) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of GPT's kind of tokenizer; the special tokens come last, as published ones have them."""
-    import json
-
-    from tokenizers import ByteLevelBPETokenizer
-
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(corpus(), vocab_size=size - len(special), show_progress=False)
-    model = json.loads(trained.to_str())["model"]
-    vocabulary = dict(model["vocab"])
-    vocabulary.update({token: len(vocabulary) + index for index, token in enumerate(special)})
-    return vocabulary, [tuple(pair) for pair in model["merges"]]
-
-
-def unigrams() -> Any:
-    """T5's kind of tokenizer."""
-    import json
-
-    from tokenizers import SentencePieceUnigramTokenizer
-    from transformers import T5Tokenizer
-
-    trained = SentencePieceUnigramTokenizer()
-    trained.train_from_iterator(
-        corpus(),
-        vocab_size=580,
-        show_progress=False,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-    )
-    pieces = json.loads(trained.to_str())["model"]["vocab"]
-    return T5Tokenizer(vocab=[tuple(piece) for piece in pieces], extra_ids=0, model_max_length=64)
 
 
 def save(model: Any, folder: Path, *parts: Any) -> Path:
@@ -142,6 +93,53 @@ def translation(folder: Path) -> Path:
         decoder_start_token_id=0,
     )
     return save(T5ForConditionalGeneration(config), folder, tokenizer)
+
+
+def marian(folder: Path) -> Path:
+    from transformers import GenerationConfig, MarianConfig, MarianMTModel
+
+    tokenizer = marian_tokenizer(folder)
+    end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = {"eos_token_id": end, "pad_token_id": padding, "decoder_start_token_id": padding}
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        d_model=36,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=52,
+        decoder_ffn_dim=44,
+        max_position_embeddings=64,
+        scale_embedding=True,
+        activation_function="swish",
+        forced_eos_token_id=end,
+        **ids,
+    )
+    model = MarianMTModel(config)
+    model.generation_config = GenerationConfig(
+        **ids, forced_eos_token_id=end, bad_words_ids=[[padding]], num_beams=4, max_length=64
+    )
+    return save(model, folder, tokenizer)
+
+
+def m2m100(folder: Path) -> Path:
+    from transformers import M2M100Config, M2M100ForConditionalGeneration
+
+    tokenizer = m2m100_tokenizer(folder)
+    config = M2M100Config(
+        vocab_size=tokenizer.vocab_size + len(tokenizer.lang_code_to_id) + tokenizer.num_madeup_words,
+        d_model=36,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=52,
+        decoder_ffn_dim=44,
+        max_position_embeddings=64,
+        scale_embedding=True,
+    )
+    return save(M2M100ForConditionalGeneration(config), folder, tokenizer)
 
 
 def speech(folder: Path) -> Path:
@@ -241,12 +239,20 @@ def feature_extraction(folder: Path) -> Path:
     return Path(spec.origin).parent / "model"
 
 
-# task -> writes its checkpoint into a folder and returns the folder to convert
+# package -> writes its checkpoint into a folder and returns the folder to convert. A package has the name of its task,
+# or another one if there are several of a task.
 CHECKPOINTS: Mapping[str, Callable[[Path], Path]] = {
     "feature-extraction": feature_extraction,
     "text-classification": text_classification,
     "text-generation": text_generation,
     "translation": translation,
+    "marian": marian,
+    "m2m100": m2m100,
     "automatic-speech-recognition": speech,
     "image-classification": image_classification,
+}
+TASKS: Mapping[str, str] = {
+    **{name: name for name in CHECKPOINTS},
+    "marian": "translation",
+    "m2m100": "translation",
 }

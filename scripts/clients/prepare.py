@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints import CHECKPOINTS
+from checkpoints import CHECKPOINTS, TASKS
 from reference import REFERENCES
 
 from converter import convert
 from converter.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "q8", "q4")
-TRAINED = "feature-extraction"  # the one task whose model has trained weights, MiniLM's
+TRAINED = "feature-extraction"  # the one package whose model has trained weights, MiniLM's
 # The least cosine to torch, of all outputs of a case together; docs/clients.md has what each client measured.
 # MiniLM's q8 keeps 0.999 on sentences as it is searched for: 0.9994 of these vectors, 0.9989 of the raw hidden states
 # that onnxruntime alone gives. q4: 0.990 as searched, 0.974 in the plain blocks that tests take.
@@ -30,25 +30,26 @@ MOST = 1e-4  # fp32: the largest difference from torch
 class Case:
     """What one client is asked to run, and what torch gives for it."""
 
-    task: str
+    package: str
     precision: str
     inputs: dict[str, Any]
     expected: dict[str, Any]
 
     def to_job(self) -> dict[str, Any]:
-        return {"task": self.task, "precision": self.precision, "inputs": self.inputs}
+        named = {"package": self.package, "task": TASKS[self.package]}
+        return {**named, "precision": self.precision, "inputs": self.inputs}
 
 
 @dataclass(frozen=True)
 class Work:
-    """The packages, one folder a task, and the cases that can be run with them."""
+    """The packages, each in a folder of its name, and the cases that can be run with them."""
 
     packages: Path
     cases: tuple[Case, ...]
 
-    def checkpoint(self, task: str) -> Path:
-        """What the package of a task was made from. Not of feature extraction, whose checkpoint lies elsewhere."""
-        return self.packages.parent / "checkpoints" / task
+    def checkpoint(self, package: str) -> Path:
+        """What a package was made from. Not of feature extraction, whose checkpoint lies elsewhere."""
+        return self.packages.parent / "checkpoints" / package
 
     def write_job(self, path: Path, cases: Sequence[Case]) -> Path:
         """The file that a client's runner reads."""
@@ -58,7 +59,7 @@ class Work:
 
 
 def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool = False) -> Work:
-    """Make all of it in `folder`: the precisions of each task. One that cannot be made of a package leaves no case.
+    """Make all of it in `folder`: the precisions of each package. One that cannot be made of a package leaves no case.
 
     What an earlier run has made there is taken as it is.
 
@@ -67,26 +68,28 @@ def prepare(folder: Path, wanted: Mapping[str, Sequence[str]], *, searched: bool
     format of each precision, which for q8 is int8 by column.
     """
     cases: list[Case] = []
-    for task, precisions in wanted.items():
-        kept = folder / f"{task}.json"
+    for name, precisions in wanted.items():
+        kept = folder / f"{name}.json"
         if not kept.is_file():
-            made = [dataclasses.asdict(case) for case in _prepare(folder, task, precisions, searched)]
+            made = [dataclasses.asdict(case) for case in _prepare(folder, name, precisions, searched)]
             kept.write_text(json.dumps(made))
         cases += [Case(**case) for case in json.loads(kept.read_text())]
     return Work(folder / "packages", tuple(cases))
 
 
-def _prepare(folder: Path, task: str, precisions: Sequence[str], searched: bool) -> list[Case]:
+def _prepare(folder: Path, name: str, precisions: Sequence[str], searched: bool) -> list[Case]:
     import torch
 
-    package, checkpoint = folder / "packages" / task, CHECKPOINTS[task](folder / "checkpoints" / task)
+    package, checkpoint = folder / "packages" / name, CHECKPOINTS[name](folder / "checkpoints" / name)
     with torch.no_grad():
-        inputs, expected = REFERENCES[task](checkpoint)
+        inputs, expected = REFERENCES[name](checkpoint)
     # Parity is what the clients themselves look at here.
     convert(model=checkpoint, output=package, parity="off", overwrite=True)
-    asked = tuple(name for name in precisions if name != "fp32")
-    made = add_precisions(package, asked, trained=task == TRAINED, searched=searched)
-    return [Case(task, name, inputs, expected) for name in precisions if name in ("fp32", *made)]
+    asked = tuple(precision for precision in precisions if precision != "fp32")
+    made = add_precisions(package, asked, trained=name == TRAINED, searched=searched)
+    return [
+        Case(name, precision, inputs, expected) for precision in precisions if precision in ("fp32", *made)
+    ]
 
 
 def add_precisions(
@@ -110,9 +113,9 @@ def add_precisions(
     return tuple(kept)
 
 
-def bound(task: str, precision: str) -> float:
+def bound(package: str, precision: str) -> float:
     """The least cosine to torch that a client may come to."""
-    return (TRAINED_COSINE if task == TRAINED else RANDOM_COSINE)[precision]
+    return (TRAINED_COSINE if package == TRAINED else RANDOM_COSINE)[precision]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Row:
 
     client: str
     version: str
-    task: str
+    package: str
     precision: str
     max_abs: float
     cosine: float
@@ -131,7 +134,7 @@ class Row:
     @property
     def passed(self) -> bool:
         """Numbers within bounds, and in fp32 the same text."""
-        if self.error or self.cosine < bound(self.task, self.precision):
+        if self.error or self.cosine < bound(self.package, self.precision):
             return False
         return self.precision != "fp32" or (self.max_abs <= MOST and self.text is not False)
 
@@ -146,7 +149,9 @@ def compare(client: str, version: str, case: Case, result: dict[str, Any], what:
     if not error and found.shape != expected.shape:
         error = f"{found.shape} values, {expected.shape} expected"
     if error:
-        return Row(client, version, case.task, case.precision, float("inf"), 0.0, None, error)
+        return Row(client, version, case.package, case.precision, float("inf"), 0.0, None, error)
     cosine = float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
     text = result["text"] == case.expected["text"] if "text" in case.expected and "text" in result else None
-    return Row(client, version, case.task, case.precision, float(abs(found - expected).max()), cosine, text)
+    return Row(
+        client, version, case.package, case.precision, float(abs(found - expected).max()), cosine, text
+    )

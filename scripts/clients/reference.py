@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ TEXTS = [
     "Größe, naïve café, 日本語 and\ttabs",
 ]
 # Greedy; random encoder-decoders repeat themselves, so each token is allowed once, which every client can do.
-GREEDY = {"max_new_tokens": 12, "do_sample": False}
+GREEDY = {"max_new_tokens": 12, "do_sample": False, "num_beams": 1}
 ONCE = {**GREEDY, "no_repeat_ngram_size": 1}
 
 Result = dict[str, Any]
@@ -91,20 +92,22 @@ def text_generation(folder: Path) -> tuple[Result, Result]:
     }
 
 
-def translation(folder: Path) -> tuple[Result, Result]:
+def translation(folder: Path, **languages: str) -> tuple[Result, Result]:
+    """`languages`: `src_lang` and `tgt_lang`, of models that have many."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **languages)
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     texts = TEXTS[:2]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     decoder = [model.config.decoder_start_token_id, 7, 8]
     logits = model(**batch, decoder_input_ids=torch.tensor([decoder] * len(texts))).logits[0, -1]
-    made = model.generate(**batch, **ONCE)
+    first = {"forced_bos_token_id": tokenizer.get_lang_id(languages["tgt_lang"])} if languages else {}
+    made = model.generate(**batch, **ONCE, **first)
     text = tokenizer.batch_decode(made, skip_special_tokens=True)
     hidden = model.get_encoder()(**batch).last_hidden_state
-    inputs = {"texts": texts, "decoder": decoder, "options": ONCE}
+    inputs = {"texts": texts, "decoder": decoder, "options": ONCE, "languages": languages, "first": first}
     inputs |= feed("encoder_model", "last_hidden_state", batch)
     return inputs, {"values": logits.tolist(), "text": text, "output": hidden.flatten().tolist()}
 
@@ -151,12 +154,14 @@ def image_classification(folder: Path) -> tuple[Result, Result]:
     return inputs, {"values": softmax(logits), "output": logits.flatten().tolist()}
 
 
-# task -> the inputs of its cases, and what torch makes of them
+# package -> the inputs of its cases, and what torch makes of them
 REFERENCES: Mapping[str, Callable[[Path], tuple[Result, Result]]] = {
     "feature-extraction": feature_extraction,
     "text-classification": text_classification,
     "text-generation": text_generation,
     "translation": translation,
+    "marian": translation,
+    "m2m100": partial(translation, src_lang="en", tgt_lang="de"),
     "automatic-speech-recognition": speech,
     "image-classification": image_classification,
 }

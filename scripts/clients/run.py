@@ -1,6 +1,6 @@
 """Open packages with the clients people use, and compare their numbers with torch's.
 
-    python scripts/clients/run.py [--clients NAMES] [--precisions NAMES] [--tasks NAMES] [--work FOLDER] [--write]
+    python scripts/clients/run.py [--clients NAMES] [--precisions NAMES] [--packages NAMES] [--work FOLDER] [--write]
 
 What the clients need is installed by `make clients`; docs/clients.md is written from what comes out. The exit
 code is 1 if a client cannot open a package or computes something else.
@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints import CHECKPOINTS
+from checkpoints import CHECKPOINTS, TASKS
 from prepare import PRECISIONS, Case, Row, Work, compare, prepare
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TASKS = tuple(CHECKPOINTS)
+PACKAGES = tuple(CHECKPOINTS)
 PAGE = ROOT / "docs" / "clients.md"
 MARK = "<!-- written by `make clients` -->"
 
@@ -34,12 +34,12 @@ class Client:
     """A runner: a command that is given a job file and prints a JSON object with `version` and `results`."""
 
     command: Sequence[str]
-    tasks: Sequence[str] = TASKS
+    packages: Sequence[str] = PACKAGES
     precisions: Sequence[str] = PRECISIONS
-    compares: str = "values"  # what it gives: the task's result, or the graph's `output`
+    compares: str = "values"  # what it gives: the pipeline's result, or the graph's `output`
 
     def takes(self, case: Case) -> bool:
-        return case.task in self.tasks and case.precision in self.precisions
+        return case.package in self.packages and case.precision in self.precisions
 
 
 def node(script: str) -> tuple[str, ...]:
@@ -57,27 +57,14 @@ CLIENTS: Mapping[str, Client] = {
     "onnxruntime-node": Client(node("onnxruntime.mjs"), compares="output"),
     "optimum": Client(python("optimum", "use_optimum.py")),
     "sentence-transformers": Client(
-        python("sentence-transformers", "use_sentence_transformers.py"), tasks=EMBEDS
+        python("sentence-transformers", "use_sentence_transformers.py"), packages=EMBEDS
     ),
     "browser": Client((sys.executable, str(HERE / "python" / "use_browser.py"))),
     "browser-webgpu": Client(
         (sys.executable, str(HERE / "python" / "use_browser.py"), "webgpu"), precisions=("fp32", "q8", "q4")
     ),
-    "fastembed": Client(python("fastembed", "use_fastembed.py"), tasks=EMBEDS),
+    "fastembed": Client(python("fastembed", "use_fastembed.py"), packages=EMBEDS),
 }
-
-
-# What a client cannot do, and a word of the error that says so. A case that has come to work fails: take it out here.
-KNOWN = {
-    ("browser", task, "q4"): "GatherBlockQuantized"
-    for task in ("translation", "automatic-speech-recognition")
-}
-
-
-def as_expected(row: Row) -> bool:
-    """Whether the client computes what torch does, or fails in the one way that is known."""
-    word = KNOWN.get((row.client, row.task, row.precision))
-    return row.passed if word is None else word in row.error
 
 
 def run_client(name: str, work: Work) -> list[Row]:
@@ -106,10 +93,10 @@ def table(rows: Sequence[Row]) -> str:
         verdict = (
             "ok" if row.passed else f"fails: {row.error.splitlines()[0][:120] if row.error else 'differs'}"
         )
-        if row.error and as_expected(row):
-            verdict = f"has no {KNOWN[row.client, row.task, row.precision]}"
+        task = TASKS[row.package]
+        task = task if task == row.package else f"{task} ({row.package})"
         lines.append(
-            f"| {row.client} | {row.version} | {row.task} | {row.precision} | {numbers} | {text} | {verdict} |"
+            f"| {row.client} | {row.version} | {task} | {row.precision} | {numbers} | {text} | {verdict} |"
         )
     return "\n".join(lines)
 
@@ -118,7 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--clients", default=",".join(CLIENTS), help="empty: only make the packages")
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--packages", default=",".join(PACKAGES))
     parser.add_argument(
         "--work", type=Path, help="keep packages and results here, and go on with what is there"
     )
@@ -130,17 +117,17 @@ def main() -> int:
     print(table(rows))
     for row in rows:
         if row.error:
-            print(f"\n{row.client} {row.task} {row.precision}:\n{row.error}", file=sys.stderr)
+            print(f"\n{row.client} {row.package} {row.precision}:\n{row.error}", file=sys.stderr)
     if arguments.write:
         head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
         PAGE.write_text(f"{head}{MARK}\n\n{table(rows)}\n", encoding="utf-8")
-    return 0 if all(map(as_expected, rows)) else 1
+    return 0 if all(row.passed for row in rows) else 1
 
 
 def run_all(folder: Path, arguments: argparse.Namespace) -> list[Row]:
     """What was asked for, and the results that earlier runs left in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = dict.fromkeys(arguments.tasks.split(","), arguments.precisions.split(","))
+    wanted = dict.fromkeys(arguments.packages.split(","), arguments.precisions.split(","))
     work = prepare(folder, wanted, searched=True)
     for name in filter(None, arguments.clients.split(",")):
         found = [dataclasses.asdict(row) for row in run_client(name, work)]

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 NODE = Path(__file__).parents[2] / "scripts" / "clients" / "node"
-TASKS = (
+PACKAGES = (
     "feature-extraction",
     "text-classification",
     "text-generation",
     "translation",
+    "marian",
     "automatic-speech-recognition",
     "image-classification",
 )
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.xdist_group("clients")
 
 @pytest.fixture(scope="module")
 def rows(client_scripts: Any, client_work: Any) -> dict[tuple[str, str, str], Any]:
-    """(client, task, precision) -> how its numbers compare; each client ran once."""
+    """(client, package, precision) -> how its numbers compare; each client ran once."""
     absent = shutil.which("node") is None or not (NODE / "node_modules").is_dir()
     if absent and os.environ.get("CONVERTER_REQUIRE_NODE"):
         pytest.fail("node or its packages are absent: install Node 20 and run `make node-clients`")
@@ -35,15 +36,15 @@ def rows(client_scripts: Any, client_work: Any) -> dict[tuple[str, str, str], An
         pytest.skip("needs Node 20 and `make node-clients`")
     clients = ("transformers.js", "onnxruntime-node")
     found = [row for client in clients for row in client_scripts.run_client(client, client_work)]
-    return {(row.client, row.task, row.precision): row for row in found}
+    return {(row.client, row.package, row.precision): row for row in found}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("client", ["transformers.js", "onnxruntime-node"])
 def test_a_client_computes_what_torch_does(
-    rows: dict[tuple[str, str, str], Any], client: str, task: str
+    rows: dict[tuple[str, str, str], Any], client: str, package: str
 ) -> None:
-    row = rows[client, task, "fp32"]
+    row = rows[client, package, "fp32"]
     assert not row.error
     assert row.max_abs <= 1e-4 and row.text is not False, row
 

@@ -125,6 +125,24 @@ def test_onnxruntime_normalizes_a_sum_in_one_operator() -> None:
     np.testing.assert_allclose(computes(graph), computes(sum_and_norm()), atol=1e-6)
 
 
+def test_a_sum_that_is_read_besides_stays_beside_its_normalization() -> None:
+    def normalized_first() -> ir.Model:
+        """norm(x + y) + (x + y): the residual stream of a layer that normalizes first."""
+        graph = sum_and_norm()
+        total, norm = graph.graph
+        added = ir.node("Add", [norm.outputs[0], total.outputs[0]])
+        added.outputs[0].shape, added.outputs[0].type = norm.outputs[0].shape, norm.outputs[0].type
+        added.outputs[0].name = "twice"
+        graph.graph.append(added)
+        graph.graph.outputs[0] = added.outputs[0]
+        return graph
+
+    graph = normalized_first()
+    fuse_for_onnxruntime(graph)
+    assert operators(graph) == ["Add", "LayerNormalization", "Add"]
+    np.testing.assert_allclose(computes(graph), computes(normalized_first()), atol=1e-6)
+
+
 def test_onnxsim_is_taken_where_it_is_smaller_with_weights_and_scopes_kept() -> None:
     graph = root_mean_square()
     assert simplify_smaller(graph)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,27 +86,6 @@ def test_a_decoder_is_measured_by_the_tokens_it_generates(
     for entry in measured.contenders:
         assert set(entry.figures) == {"first token", "tokens/s"}
         assert entry.agreement == 1, "the same model chooses the same tokens"
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Contenders without processes of their own, which the tests above have: torch is imported here already."""
-    import torch
-
-    from converter import bench as command
-    from converter.bench_worker import open_contender
-
-    @contextmanager
-    def worker(name: str, settings: dict[str, Any]) -> Iterator[Any]:
-        runner, imported, opened = open_contender(settings)
-        opening = {"import_seconds": imported, "open_seconds": opened}
-        ask = lambda request: {**runner.answer(request), "resident_bytes": 1}  # noqa: E731
-        yield command._Worker(opening, ask)
-
-    monkeypatch.setattr("converter.bench._worker", worker)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.xdist_group("clients")

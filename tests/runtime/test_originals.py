@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from converter import convert
+from converter.bench import bench
 from converter.runtime import LateInteraction
 from converter.seeding import seed_weights
 
@@ -89,8 +90,10 @@ def colbert_document(tokenizer: Any, texts: list[str]) -> tuple[torch.Tensor, to
     return ids, mask, (mask.bool() & ~torch.isin(ids, skipped)).float()
 
 
-@pytest.mark.xdist_group("colbert")
-def test_colbert_finds_the_documents_that_the_original_finds(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def colbert(tmp_path_factory: pytest.TempPathFactory) -> tuple[HF_ColBERT, Any, Path]:
+    """Original, tokenizer, and a folder with `checkpoint` and `package`."""
+    folder = tmp_path_factory.mktemp("colbert")
     config = transformers.BertConfig(
         vocab_size=len(WORDS),
         hidden_size=36,
@@ -103,10 +106,16 @@ def test_colbert_finds_the_documents_that_the_original_finds(tmp_path: Path) -> 
     seed_weights(original, 3)
     tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
     for part in (original.eval(), tokenizer):
-        part.save_pretrained(tmp_path / "checkpoint")
-    (tmp_path / "checkpoint/artifact.metadata").write_text('{"doc_maxlen": 40}')
-    convert(model=tmp_path / "checkpoint", output=tmp_path / "package", parity="off")
-    model = LateInteraction(tmp_path / "package")
+        part.save_pretrained(folder / "checkpoint")
+    (folder / "checkpoint/artifact.metadata").write_text('{"doc_maxlen": 40}')
+    convert(model=folder / "checkpoint", output=folder / "package", parity="off")
+    return original, tokenizer, folder
+
+
+@pytest.mark.xdist_group("colbert")
+def test_colbert_finds_the_documents_that_the_original_finds(colbert: tuple[HF_ColBERT, Any, Path]) -> None:
+    original, tokenizer, folder = colbert
+    model = LateInteraction(folder / "package")
     queries, documents = model.encode_queries(TEXTS[:2]), model.encode_documents(TEXTS, batch_size=3)
     with torch.no_grad():
         ids, mask = colbert_query(tokenizer, TEXTS[:2])
@@ -118,6 +127,25 @@ def test_colbert_finds_the_documents_that_the_original_finds(tmp_path: Path) -> 
     np.testing.assert_allclose(model.score(queries, documents), scores, atol=1e-4)
     _, numbers = model.top_k(queries, documents, k=2)
     np.testing.assert_array_equal(numbers, np.argsort(-scores, axis=1)[:, :2])
+
+
+@pytest.mark.xdist_group("colbert")
+def test_colbert_is_benchmarked_beside_its_original(
+    colbert: tuple[HF_ColBERT, Any, Path], in_this_process: None
+) -> None:
+    folder = colbert[2]
+    measured = bench(
+        folder / "package",
+        str(folder / "checkpoint"),
+        batch_sizes=[1, 3],
+        repeats=1,
+        documents=5,
+        threads=1,
+    )
+    assert [each.name for each in measured.measures] == ["queries 1", "queries 3", "documents/s"]
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    for entry in measured.contenders:
+        assert entry.agreement == pytest.approx(1, abs=1e-5)
 
 
 # --- colpali-engine ---

@@ -29,13 +29,13 @@ const TASKS = {
         const batch = await pipe(prompts, { ...options, return_full_text: false });
         return { values: lastLogits(logits), text: [...text, ...batch.map((made) => made[0].generated_text)] };
     },
-    async translation(pipe, { texts, decoder, options }) {
+    async translation(pipe, { texts, decoder, options, languages }) {
         const inputs = await pipe.tokenizer(texts, { padding: true });
         const { logits } = await pipe.model({ ...inputs, decoder_input_ids: ids([decoder, ...texts.slice(1).map(() => decoder)]) });
         // One by one: in a batch, transformers.js goes on writing behind the end of a row until all have ended.
         const text = [];
         for (const one of texts) {
-            text.push((await pipe(one, options))[0].translation_text);
+            text.push((await pipe(one, { ...options, ...languages }))[0].translation_text);
         }
         return { values: lastLogits(logits), text };
     },
@@ -52,8 +52,8 @@ const TASKS = {
     },
 };
 
-export async function runCase({ task, precision, inputs }, device) {
-    const pipe = await pipeline(task, task, { dtype: precision, device });
+export async function runCase({ package: name, task, precision, inputs }, device) {
+    const pipe = await pipeline(task, name, { dtype: precision, device });
     try {
         return await TASKS[task](pipe, inputs);
     } finally {

@@ -12,8 +12,8 @@ const ARRAYS = { int64: BigInt64Array, float32: Float32Array };
 const tensor = ({ type, dims, data }) =>
     new ort.Tensor(type, type === 'int64' ? BigInt64Array.from(data.map(BigInt)) : ARRAYS[type].from(data), dims);
 
-async function run(packages, { task, precision, inputs: { feed } }) {
-    const path = join(packages, task, 'onnx', `${feed.graph}${SUFFIX[precision]}.onnx`);
+async function run(packages, { package: name, precision, inputs: { feed } }) {
+    const path = join(packages, name, 'onnx', `${feed.graph}${SUFFIX[precision]}.onnx`);
     const session = await ort.InferenceSession.create(path);
     try {
         const inputs = session.inputNames.map((name) => [name, tensor(feed.inputs[name])]);

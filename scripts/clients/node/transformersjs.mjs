@@ -2,7 +2,7 @@
 //
 //     node transformersjs.mjs JOB.json
 //
-// The job is written by scripts/clients/run.py: {packages, cases: [{task, precision, inputs}]}.
+// The job is written by scripts/clients/run.py: {packages, cases: [{package, task, precision, inputs}]}.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { env } from '@huggingface/transformers';

@@ -22,7 +22,7 @@ def answer(version: str, run: Callable[[Path, dict[str, Any]], dict[str, Any]]) 
     results = []
     for case in job["cases"]:
         try:
-            results.append(run(Path(job["packages"]) / case["task"], case))
+            results.append(run(Path(job["packages"]) / case["package"], case))
         except Exception:  # whatever a client raises is the result
             results.append({"error": traceback.format_exc()})
     print("\n" + json.dumps({"version": version, "results": results}))

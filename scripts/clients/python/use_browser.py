@@ -98,8 +98,8 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     gpu = "webgpu" in sys.argv[2:]
     results, used = [], ""
-    # A page for each task: after one graph that does not open, onnxruntime-web opens no other in the same page.
-    for _, cases in groupby(job["cases"], key=itemgetter("task")):
+    # A page for each package: after one graph that does not open, onnxruntime-web opens no other in the same page.
+    for _, cases in groupby(job["cases"], key=itemgetter("package")):
         page = {**job, "cases": list(cases), "device": "webgpu" if gpu else "wasm"}
         answer = browse(page, WEBGPU if gpu else ())
         if "failure" in answer:

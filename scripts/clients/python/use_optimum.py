@@ -57,12 +57,12 @@ def seq2seq_files(precision: str) -> dict[str, str]:
 
 
 def translation(folder: Path, precision: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **inputs["languages"])
     model = ort.ORTModelForSeq2SeqLM.from_pretrained(folder, **seq2seq_files(precision))
     batch = tokenizer(inputs["texts"], padding=True, return_tensors="pt")
     decoder = torch.tensor([inputs["decoder"]] * len(inputs["texts"]))
     logits = model(**batch, decoder_input_ids=decoder).logits[0, -1]
-    made = model.generate(**batch, **inputs["options"])
+    made = model.generate(**batch, **inputs["options"], **inputs["first"])
     return {"values": flat(logits), "text": tokenizer.batch_decode(made, skip_special_tokens=True)}
 
 
