@@ -28,6 +28,11 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "webgpu": "WebGpuExecutionProvider",
 }
+# What brings them, where it is not onnxruntime itself.
+PACKAGES = {
+    **dict.fromkeys(("CUDAExecutionProvider", "TensorrtExecutionProvider"), "onnxruntime-gpu"),
+    **{"OpenVINOExecutionProvider": "onnxruntime-openvino", "DmlExecutionProvider": "onnxruntime-directml"},
+}
 HALF_FIRST = {"cuda", "tensorrt", "rocm", "migraphx"}
 LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -202,12 +207,18 @@ def _name_and_options(provider: Provider) -> tuple[str, dict[str, Any]]:
 
 def _available(provider: Provider, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
     name, given = _name_and_options(provider)
-    if name not in known:
+    if name in known:
+        return name, given
+    if not name.endswith("ExecutionProvider"):
         raise UsageError(
-            f"this onnxruntime has no {name}; it has {', '.join(known)}",
-            remedy="install the onnxruntime made for that device, such as onnxruntime-gpu",
+            f"there is no provider {name!r}",
+            remedy=f"choose from {', '.join(PROVIDERS)}, or give onnxruntime's own name of one",
         )
-    return name, given
+    other = PACKAGES.get(name, "an onnxruntime that is built with it")
+    raise UsageError(
+        f"this onnxruntime has no {name}; it has {', '.join(known)}",
+        remedy=f"install {other} in the place of onnxruntime, or choose providers=('cpu',)",
+    )
 
 
 def _check_data(files: PackageFiles, name: str) -> int:

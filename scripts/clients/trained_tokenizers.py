@@ -105,4 +105,8 @@ def m2m100_tokenizer(folder: Path, kind: str = "unigram") -> Any:
     known = pieces(folder, "sentencepiece.bpe.model", corpus(), 480, kind)
     words = ["<s>", "<pad>", "</s>", "<unk>", *known]
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    return M2M100Tokenizer(str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model"))
+    files = str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
+    languages = list(
+        M2M100Tokenizer(*files).lang_token_to_id
+    )  # special tokens, as the published one has them
+    return M2M100Tokenizer(*files, additional_special_tokens=languages)

@@ -61,7 +61,9 @@ def test_a_module_that_is_not_in_the_graph_is_not_left_out_in_silence(copy: Path
     ("settings", "expected"),
     [
         ({"precision": "q4"}, "fp32"),
-        ({"providers": ["cuda"]}, "CPUExecutionProvider"),
+        ({"providers": ["cuda"]}, "no CUDAExecutionProvider; it has .*CPUExecutionProvider"),
+        ({"providers": [("tensorrt", {"device_id": 0}), "cuda"]}, "no TensorrtExecutionProvider"),
+        ({"providers": ["cudaa"]}, "no provider 'cudaa'"),
         ({"providers": []}, "cpu"),
         ({"threads": 0}, "1 or more"),
         ({"optimization": "most"}, "extended"),
