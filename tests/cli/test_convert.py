@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -98,15 +97,3 @@ def test_each_error_is_one_message_and_its_exit_code(
     assert "Traceback" not in captured.err
     run(["--model", "m", "--verbose"])
     assert ("Traceback" in capsys.readouterr().err) == isinstance(raised, Exception)
-
-
-def test_a_gpu_that_cannot_be_used_is_told_before_anything_runs(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    started = ["--arch", "vit", "--tiny", "--device", "cuda", "--output", str(tmp_path / "package")]
-    assert run(started) == 2
-    assert "no CUDAExecutionProvider" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from converter import TransformersModel, convert
+from converter.records import Optimization
 from converter.registry import load_registry
 
 Checkpoints = Callable[..., Path]
@@ -82,6 +83,17 @@ CHOSEN = {
 }
 
 
+# Levels of `--optimize` beyond the usual one, each for graphs that it changes: positions and norms as single operators,
+# heads split by the attention, onnxruntime's own operators. `make coverage` runs each case at both.
+LEVELS: dict[tuple[str, str], Optimization] = {
+    ("bert", "text-classification"): "ort",
+    ("gemma2", "text-generation-with-past"): "extended",
+    ("dinov2", "image-feature-extraction"): "ort",
+    ("t5", "text2text-generation-with-past"): "extended",
+    ("whisper", "automatic-speech-recognition-with-past"): "ort",
+}
+
+
 def parameters() -> list[Any]:
     return [
         pytest.param(
@@ -98,7 +110,8 @@ def test_graph_equals_the_original_at_sizes_never_traced(
     arch: str, task: str, overrides: dict[str, Any], tiny_checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
     checkpoint = tiny_checkpoint(arch, task=task, overrides=overrides)
-    report = convert(model=checkpoint, output=tmp_path / "package", task=task, parity="full")
+    level = LEVELS.get((arch, task), "basic")
+    report = convert(model=checkpoint, output=tmp_path / "package", task=task, parity="full", optimize=level)
     sizes = {row.size for row in report.parity.comparisons}
     assert report.parity.passed
     assert len(sizes) >= 6
@@ -111,6 +124,22 @@ def test_graph_equals_the_original_at_sizes_never_traced(
     }
 
 
+@pytest.mark.coverage
+@pytest.mark.parametrize("level", ["extended", "ort"])
+@pytest.mark.parametrize(("arch", "task", "overrides"), [case[:3] for case in CASES])
+def test_no_level_of_optimization_changes_what_is_computed(
+    arch: str,
+    task: str,
+    overrides: dict[str, Any],
+    level: Optimization,
+    tiny_checkpoint: Checkpoints,
+    tmp_path: Path,
+) -> None:
+    checkpoint = tiny_checkpoint(arch, task=task, overrides=overrides)
+    target = tmp_path / "package"
+    assert convert(model=checkpoint, output=target, task=task, parity="full", optimize=level).parity.passed
+
+
 def test_every_task_that_is_offered_has_a_class() -> None:
     for name, architecture in load_registry().architectures.items():
         source = architecture.source
@@ -119,4 +148,4 @@ def test_every_task_that_is_offered_has_a_class() -> None:
 
 
 def test_every_chosen_case_exists() -> None:
-    assert {case[:2] for case in CASES} >= CHOSEN and len(CHOSEN) == 12
+    assert {case[:2] for case in CASES} >= CHOSEN >= set(LEVELS) and len(CHOSEN) == 12
