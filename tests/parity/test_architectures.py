@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from converter import TransformersModel, convert
-from converter.records import Optimization
 from converter.registry import load_registry
+from converter.request import Optimization
 
 Checkpoints = Callable[..., Path]
 
