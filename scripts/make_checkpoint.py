@@ -1,8 +1,9 @@
 """Write a checkpoint of seeded random weights at full size, for benchmarks: no hub, no real weights.
 
-    python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16]
+    python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16] [--tokenizer]
 
-Sizes are those of the published models. The tensors are made one at a time and written as shards.
+Sizes are those of the published models. The tensors are made one at a time and written as shards. `--tokenizer` adds
+one of 3000 byte pairs, trained on the sentences that come with the converter: precisions are judged on text.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ MODELS = {"bert-base": bert_base, "qwen2-0.5b": qwen2_05b, "vit-base": vit_base,
 
 def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Each stored parameter once, made when asked for; matrices keep the variance of what they multiply."""
+    tied = getattr(model, "all_tied_weights_keys", {})  # transformers unties what a checkpoint stores twice
     for index, (name, parameter) in enumerate(model.named_parameters()):
+        if name in tied:
+            continue
         generator = torch.Generator().manual_seed(index)
         values = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() >= 2:
@@ -126,18 +130,35 @@ def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     config.save_pretrained(folder)
 
 
+def write_tokenizer(folder: Path) -> None:
+    from importlib.resources import files
+
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    sentences = (files("converter.precision") / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(sentences, vocab_size=3000, special_tokens=["<end>"], show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<end>", pad_token="<end>").save_pretrained(
+        folder
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("model", choices=sorted(MODELS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, help="another depth than the published one")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    parser.add_argument("--tokenizer", action="store_true", help="a small one, for models of text")
     arguments = parser.parse_args()
     from transformers.initialization import no_init_weights
 
     with weightless(), no_init_weights():
         model = MODELS[arguments.model](arguments.layers)
     write(model, arguments.folder, DTYPES[arguments.dtype])
+    if arguments.tokenizer:
+        write_tokenizer(arguments.folder)
     print(f"{arguments.folder}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
 
 
