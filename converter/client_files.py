@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from converter.json_files import object_or_empty
+
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 TOKENIZER, CONFIG = "tokenizer_config.json", "config.json"
 # Of what is nested in processor_config.json, in the order in which one file can stand for all.
@@ -32,7 +34,7 @@ def _preprocessor(package: Path) -> str | None:
     """preprocessor_config.json, which is all that transformers.js reads, and transformers 4 too."""
     if (package / PREPROCESSOR).exists():
         return None
-    config = _read(package / PROCESSOR)
+    config = object_or_empty(package / PROCESSOR)
     parts = [config[part] for part in _PARTS if isinstance(config.get(part), dict)]
     if not parts:
         return None
@@ -45,7 +47,7 @@ def _preprocessor(package: Path) -> str | None:
 
 
 def _tokenizer(package: Path) -> str | None:
-    config = _read(package / TOKENIZER)
+    config = object_or_empty(package / TOKENIZER)
     adapted = dict(config)
     if isinstance(config.get("extra_special_tokens"), list):
         tokens = adapted.pop("extra_special_tokens")
@@ -53,7 +55,7 @@ def _tokenizer(package: Path) -> str | None:
     if config.get("tokenizer_class") == "TokenizersBackend":
         adapted["tokenizer_class"] = "PreTrainedTokenizerFast"
     if not _is_limit(config.get("model_max_length")):
-        longest = _read(package / "sentence_bert_config.json").get("max_seq_length")
+        longest = object_or_empty(package / "sentence_bert_config.json").get("max_seq_length")
         if config and _is_limit(longest):  # fastembed opens no tokenizer without a limit
             adapted["model_max_length"] = longest
     if adapted == config:
@@ -70,7 +72,7 @@ def _data_files(package: Path) -> str | None:
     """Tell transformers.js of data files in config.json: in a browser it fetches only what it is told of."""
     graphs = sorted(path.name for path in (package / "onnx").glob("*.onnx"))
     found = {name: 1 for name in graphs if (package / "onnx" / f"{name}_data").exists()}
-    config = _read(package / CONFIG)
+    config = object_or_empty(package / CONFIG)
     said = config.get("transformers.js_config")
     known = said.get("use_external_data_format") if isinstance(said, dict) else None
     if not config or not found or known == found:
@@ -78,14 +80,6 @@ def _data_files(package: Path) -> str | None:
     settings = {**(said if isinstance(said, dict) else {}), "use_external_data_format": found}
     _write(package / CONFIG, {**config, "transformers.js_config": settings})
     return f"{CONFIG} names the data files for transformers.js"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from converter.card.front_matter import CARD, SOURCE_CARD
 from converter.errors import CheckpointError
+from converter.json_files import object_or_empty
+from converter.paths import stays_inside
 
 _SUFFIXES = {".json", ".txt", ".jinja", ".model", ".vocab", ".spm", ".bpe", ".codes", ".tiktoken"}
 _LEGAL = re.compile(r"(licen[cs]e|notice|copying|use_policy)([._-].*)?(\.(md|txt|rst))?", re.IGNORECASE)
@@ -118,13 +119,6 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def stays_inside(path: Path, checkpoint: Path) -> bool:
-    """Whether a file, links resolved, lies in the checkpoint or, for a hub snapshot, in its cache's blobs."""
-    root = checkpoint.resolve()
-    homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
-    return any(path.resolve().is_relative_to(home) for home in homes)
-
-
 def copy_file(source: Path, target: Path) -> None:
     """The content only: neither links nor modes nor times."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +137,4 @@ def _absences(checkpoint: Path, copied: Iterable[str]) -> list[str]:
 
 
 def _sees_images(config: Path) -> bool:
-    try:
-        keys = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(keys, dict) and any("vision_config" in str(key) or key == "image_size" for key in keys)
+    return any("vision_config" in key or key == "image_size" for key in object_or_empty(config))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from converter.errors import AmbiguousError
+from converter.json_files import object_or_empty
 from converter.records import Checkpoint
 
 # Names that other tools have for tasks.
@@ -54,8 +53,9 @@ def detect_task(checkpoint: Checkpoint, classes: Mapping[str, str | None]) -> st
         return next(iter(matching.values()))
     if not matching and len(set(classes.values())) == 1:
         return tasks[0]
+    tokenizer = checkpoint.folder / "tokenizer_config.json"
     generating = [task for task in tasks if task.startswith("text-generation")]
-    if not named and generating and "chat_template" in _tokenizer_config(checkpoint):
+    if not named and generating and "chat_template" in object_or_empty(tokenizer):
         return generating[0]
     says = f"names {', '.join(named)}" if named else "names no class"
     raise AmbiguousError(
@@ -63,12 +63,3 @@ def detect_task(checkpoint: Checkpoint, classes: Mapping[str, str | None]) -> st
         option="task",
         choices=[task for task, name in classes.items() if not matching or name in matching],
     )
-
-
-def _tokenizer_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    path = checkpoint.folder / "tokenizer_config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError):  # it is copied into the package, and judged there
-        found = {}
-    return found if isinstance(found, dict) else {}

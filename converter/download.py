@@ -6,10 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from converter.companions import check_weights, choose_files, copy_file, is_pickle, list_files, stays_inside
+from converter.companions import check_weights, choose_files, copy_file, is_pickle, list_files
 from converter.errors import CheckpointError, UsageError
 from converter.hub import WITHOUT_HUB, HubModel, find_on_hub
 from converter.package import stage_package, write_record
+from converter.paths import stays_inside
 from converter.staging import RECORD, check_target
 
 KIND = "checkpoint"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.errors import PackageError
+from converter.paths import is_inside, stays_inside
 
 if TYPE_CHECKING:
     import onnx
@@ -94,22 +95,14 @@ def _size(tensor: onnx.TensorProto) -> int:
 
 
 def _data_files(folder: Path, name: str, tensors: Sequence[onnx.TensorProto]) -> tuple[str, ...]:
-    from converter.package import is_inside
-
     external = [tensor for tensor in tensors if tensor.data_location == tensor.EXTERNAL]
     locations = {
         entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"
     }
     for location in locations:
-        if not is_inside(location) or not _within(folder, folder / Path(name).parent / location):
+        if not is_inside(location) or not stays_inside(folder / Path(name).parent / location, folder):
             raise PackageError(
                 f"{folder / name} keeps weights outside the package, in {location!r}; they are not read",
                 remedy="do not use this file unless you trust who made it",
             )
     return tuple(sorted(locations))
-
-
-def _within(folder: Path, path: Path) -> bool:
-    from converter.companions import stays_inside
-
-    return stays_inside(path, folder)

@@ -7,7 +7,6 @@ without it.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from converter.companions import check_weights, choose_files, is_weight, list_files
 from converter.errors import CheckpointError, ConverterError
+from converter.json_files import read_weight_map
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -162,14 +162,11 @@ def _cached(model: HubModel) -> Path | None:
         return None
     folder = Path(config).parent
     files = list_files(folder)
-    needed = {shard for file in files if file.endswith(".index.json") for shard in _shards(folder / file)}
-    complete = any(is_weight(file) for file in files) and needed <= set(files)
-    return folder if complete else None
-
-
-def _shards(index: Path) -> set[str]:
+    indices = [folder / file for file in files if file.endswith(".index.json")]
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {PurePosixPath(file).as_posix() for file in weight_map.values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"a readable index"}
+        shards = {
+            PurePosixPath(shard).as_posix() for path in indices for shard in read_weight_map(path).values()
+        }
+    except CheckpointError:
+        return None
+    return folder if any(is_weight(file) for file in files) and shards <= set(files) else None

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from converter.errors import CheckpointError
+from converter.json_files import DOWNLOAD_AGAIN, read_object
 from converter.pickles import index_pickle
 from converter.recipes import AddLowRank, Cast, Load, Transpose, WeightRecipe, leaves
 from converter.records import Checkpoint, TensorInfo
 from converter.tensor_file import read_header
-from converter.weight_index import DOWNLOAD_AGAIN, read_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

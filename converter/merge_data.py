@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from converter.errors import PackageError, UsageError
 from converter.hashed_file import HashedFile
+from converter.paths import is_inside, stays_inside
 from converter.weights import aligned
 
 
@@ -134,13 +135,9 @@ def _nbytes(tensor: onnx.TensorProto, model_path: Path) -> int:
 
 def _inside(location: str, name: str, model_path: Path) -> Path:
     """The file of a location: in the model's folder, links resolved, or in the blobs of its hub cache."""
-    path = PurePosixPath(location)
     folder = Path.cwd().joinpath(model_path).parent
-    homes = [folder.resolve()]
-    homes += [parent.parent / "blobs" for parent in folder.parents if parent.name == "snapshots"]
     file = folder / location
-    leaves = not location or path.is_absolute() or ".." in path.parts or "\\" in location or ":" in location
-    if leaves or not any(file.resolve().is_relative_to(home.resolve()) for home in homes):
+    if not is_inside(location) or not stays_inside(file, folder):
         raise PackageError(
             f"{model_path.name}: tensor {name!r} has its data at {location!r}, outside the model's folder",
             remedy="do not trust this model; if it is your own, put its data beside it",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.card.front_matter import CARD
 from converter.errors import PackageError
+from converter.paths import is_inside
 from converter.staging import RECORD, Staging, stage_package
 
 if TYPE_CHECKING:
@@ -192,12 +193,6 @@ def _recorded_files(folder: Path, record: Mapping[str, Any]) -> dict[str, tuple[
         except (KeyError, TypeError, ValueError) as error:
             raise PackageError(f"{folder / RECORD}: the entry of {name!r} lacks its size or hash") from error
     return entries
-
-
-def is_inside(name: str) -> bool:
-    """Whether a path written in a file stays in the folder it is relative to, whatever system reads it."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:\0")
 
 
 def _is_hidden(name: str) -> bool:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from converter.errors import CheckpointError
+from converter.json_files import DOWNLOAD_AGAIN, read_weight_map
 from converter.records import TensorInfo
 from converter.tensor_file import DTYPES, read_block
-from converter.weight_index import DOWNLOAD_AGAIN, read_weight_map
 
 if TYPE_CHECKING:
     import torch

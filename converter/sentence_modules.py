@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import CheckpointError
+from converter.json_files import DOWNLOAD_AGAIN, check_inside, read_list, read_object
 from converter.pickles import index_pickles, pickle_files
 from converter.records import TensorInfo
 from converter.tensor_file import read_header
-from converter.weight_index import DOWNLOAD_AGAIN, check_inside, read_list, read_object
 
 LIST = "modules.json"
 

@@ -13,7 +13,6 @@ files by its hashes.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import stat
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from converter.errors import PackageError, UsageError
 from converter.exchange import PACKAGE, discard, exchange, lock, recover, scratch_prefix, sync_folder
+from converter.json_files import object_or_empty
 
 RECORD = "converter.json"
 FAILED = "FAILED"
@@ -150,11 +150,8 @@ def _check_content(target: Path, overwrite: bool, kind: str) -> None:
 
 
 def _kind_of(folder: Path) -> str | None:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record.get("kind") if isinstance(record, dict) and "format_version" in record else None
+    record = object_or_empty(folder / RECORD)
+    return record.get("kind") if "format_version" in record else None
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class AudioModel(TransformersModel):
     """Reads from the checkpoint's feature extractor, too, whether it tells padding by a mask."""
 
     def config(self, checkpoint: Checkpoint) -> Any:
-        from converter.weight_index import read_object
+        from converter.json_files import read_object
 
         config = super().config(checkpoint)
         for name in ("preprocessor_config.json", "processor_config.json"):

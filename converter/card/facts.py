@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from converter.additions import PackageBuild
 from converter.card.front_matter import CARD
+from converter.json_files import object_or_empty
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WITH_PAST = "-with-past"
@@ -42,7 +42,7 @@ class CardFacts:
         files = {name: (folder / name).stat().st_size for name in files_in(folder) if name != CARD}
         record = plain(build.record)  # in the order that reading it back gives
         pooling, normalize = _read_pooling(folder) if "modules.json" in files else ((), False)
-        model_type = _read_object(folder / "config.json").get("model_type")
+        model_type = object_or_empty(folder / "config.json").get("model_type")
         return cls(
             record,
             files,
@@ -128,25 +128,16 @@ class CardFacts:
 
 def _read_start_token(folder: Path) -> int | None:
     for name in ("generation_config.json", "config.json"):
-        token = _read_object(folder / name).get("decoder_start_token_id")
+        token = object_or_empty(folder / name).get("decoder_start_token_id")
         if isinstance(token, int):
             return token
     return None
 
 
 def _read_image_size(folder: Path) -> tuple[int, int] | None:
-    size = _read_object(folder / "config.json").get("image_size")
+    size = object_or_empty(folder / "config.json").get("image_size")
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from converter.graph_info import GraphInfo
+from converter.json_files import object_or_empty
 from converter.precision.samples import draw_feed
 
 Feed = Mapping[str, Mapping[str, Any]]
@@ -23,10 +23,8 @@ def declared_feeds(folder: Path, record: Mapping[str, Any], stems: Sequence[str]
     from converter.registry import load_registry
 
     try:
-        config_file = folder / "config.json"
-        content = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
         architecture = load_registry().find(str(record.get("architecture", "")))
-        checkpoint = Checkpoint(folder, folder.name, None, content, {})
+        checkpoint = Checkpoint(folder, folder.name, None, object_or_empty(folder / "config.json"), {})
         config = architecture.source.config(checkpoint)
         components = [
             component

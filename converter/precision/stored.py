@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from converter.errors import PackageError
 from converter.model_file import varint
+from converter.paths import is_inside
 from converter.recipes import Load, RecipeTensor
 from converter.records import ExportedGraph, TensorInfo
 from converter.tensor_file import DTYPES
@@ -65,8 +66,6 @@ def _recipe(value: ir.Value, path: Path, spans: Mapping[str, Span]) -> RecipeTen
 
 
 def _inside(path: Path, location: str) -> Path:
-    from converter.package import is_inside
-
     if not is_inside(location):
         raise PackageError(f"{path} keeps weights outside the package, in {location!r}; they are not read")
     return path.parent / location

@@ -1,12 +1,13 @@
-"""The JSON files of a checkpoint, and the paths that its index of shards may name."""
+"""JSON files of checkpoints and packages, and the paths that an index of shards may name."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from converter.errors import CheckpointError
+from converter.paths import is_inside
 
 DOWNLOAD_AGAIN = (
     "download the checkpoint again; `converter download MODEL --output DIR` makes a complete copy"
@@ -19,6 +20,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object", remedy=DOWNLOAD_AGAIN)
     return content
+
+
+def object_or_empty(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where the file is absent, unreadable or holds something else."""
+    try:
+        return read_object(path)
+    except CheckpointError:
+        return {}
 
 
 def read_list(path: Path) -> list[Any]:
@@ -51,8 +60,7 @@ def check_inside(name: str, index: str) -> None:
 
     Only its text counts: a hub cache's files are links to blobs.
     """
-    path = PurePosixPath(name)
-    if not name or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts:
+    if not is_inside(name):
         raise CheckpointError(
             f"{index} names the file {name!r}, which is not inside the checkpoint",
             remedy="do not trust this checkpoint: an index made by transformers never does that",
