@@ -7,7 +7,6 @@ cannot be overridden again.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from converter.candidates import Candidate
 from converter.extension import Added, Draft
 from converter.isolation import BrokenPluginError, explain
 from converter.records import Architecture
+from converter.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,6 @@ def _taken(noun: str, name: str, entry: Entry) -> str:
     )
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _names(record: Any) -> Iterable[str]:
     types = record.model_types if isinstance(record, Architecture) else ()
     return dict.fromkeys((record.name, *types))
@@ -212,7 +207,9 @@ def _overridable(
             " choose one of the two with CONVERTER_PLUGINS"
         )
     if name not in known:
-        raise BrokenPluginError(f"it overrides {kind.noun} {name!r}, which there is not{_near(name, known)}")
+        raise BrokenPluginError(
+            f"it overrides {kind.noun} {name!r}, which does not exist{did_you_mean(name, known)}"
+        )
     if known[name].owner is contribution:
         raise BrokenPluginError(f"it overrides {kind.noun} {name!r}, which it brings itself")
     return known[name]
@@ -255,8 +252,8 @@ def _extend(
         draft = drafts.get(extension.architecture)
         if draft is None:
             raise BrokenPluginError(
-                f"it extends architecture {extension.architecture!r}, which there is not"
-                f"{_near(extension.architecture, drafts)}"
+                f"it extends architecture {extension.architecture!r}, which does not exist"
+                f"{did_you_mean(extension.architecture, drafts)}"
             )
         for key in map(extension.key, (variant.name for variant in extension.variants)):
             if key in table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pkgutil import iter_modules
 from typing import Any
+
+from converter.text import did_you_mean
 
 GROUP = "converter"
 
@@ -74,7 +75,7 @@ def third_party_candidates(selected: frozenset[str] | None) -> tuple[list[Candid
         (
             name,
             "not installed",
-            f"CONVERTER_PLUGINS names it, but no distribution declares it{_hint(name, declared)}",
+            f"CONVERTER_PLUGINS names it, but no distribution declares it{did_you_mean(name, declared)}",
         )
         for name in sorted(wanted - set(declared))
     ]
@@ -113,11 +114,6 @@ def _candidate(entry: EntryPoint, distribution: Distribution) -> Candidate:
     return Candidate(
         entry.name, _field(distribution, "Name"), _field(distribution, "Version"), module, entry.load
     )
-
-
-def _hint(name: str, declared: dict[str, list[Candidate]]) -> str:
-    close = difflib.get_close_matches(name, declared, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _label(distribution: Distribution) -> str:

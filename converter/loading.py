@@ -5,7 +5,6 @@ A plugin that fails, by itself or beside the others, becomes a `PluginFailure` a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from converter.assembly import KINDS, Assembly, Contribution, Kind, RefusedError
 from converter.candidates import Candidate
 from converter.hookspecs import API_VERSION
 from converter.isolation import BrokenPluginError, explain, run_isolated
+from converter.text import did_you_mean
 
 API_ATTRIBUTE = "converter_api"
 
@@ -91,9 +91,8 @@ class Loader:
         for caller in callers:
             optional = all(impl.optionalhook for impl in caller.get_hookimpls() if impl.plugin is plugin)
             if caller.name not in self.hooks and not optional:
-                close = difflib.get_close_matches(caller.name, self.hooks, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(self.hooks)}"
-                raise BrokenPluginError(f"there is no hook {caller.name!r}; {hint}")
+                hint = did_you_mean(caller.name, self.hooks) or f"; the hooks are {', '.join(self.hooks)}"
+                raise BrokenPluginError(f"there is no hook {caller.name!r}{hint}")
             own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]
             if caller.name in self.hooks and any("register" not in impl.argnames for impl in own):
                 raise BrokenPluginError(

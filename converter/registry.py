@@ -11,7 +11,6 @@ nothing at all, and everything else goes on working.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from converter.errors import PluginError, UsageError
 from converter.hookspecs import API_VERSION
 from converter.loading import Loader, PluginFailure
 from converter.records import Architecture, Checkpoint
+from converter.text import did_you_mean
 
 DEFAULT_TIMEOUT = 10.0
 
@@ -118,8 +118,7 @@ class Registry:
         entries = self.architectures.values()
         owned = [kind for entry in entries for kind in entry.model_types]
         owned += [kind for entry in entries if entry.stand_in for kind in entry.stand_in.model_types()]
-        close = difflib.get_close_matches(_loose(name), dict.fromkeys((*self.architectures, *owned)), n=3)
-        return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        return did_you_mean(_loose(name), dict.fromkeys((*self.architectures, *owned)), most=3)
 
     def _remedy(self) -> str:
         remedy = "`converter list` shows every architecture and the model types it takes"

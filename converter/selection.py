@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from converter.detection import own_name
 from converter.errors import AmbiguousError, UsageError
 from converter.records import Architecture, Checkpoint, Variant
+from converter.text import did_you_mean
 
 if TYPE_CHECKING:
     from converter.registry import Registry
@@ -153,7 +153,7 @@ def check_task(task: str, architecture: Architecture) -> None:
     """Raise UsageError, with near misses, for a task the architecture has not."""
     if task not in architecture.tasks:
         raise UsageError(
-            f"architecture {architecture.name!r} has no task {task!r}{near_miss(task, architecture.tasks)}",
+            f"architecture {architecture.name!r} has no task {task!r}{did_you_mean(task, architecture.tasks)}",
             remedy=f"choose --task from {', '.join(architecture.tasks)}",
             topic="task",
         )
@@ -165,13 +165,7 @@ def choose_variants(asked: Sequence[str], architecture: Architecture, task: str)
     unknown = [name for name in asked if name not in declared]
     if unknown:
         raise UsageError(
-            f"architecture {architecture.name!r} has no variant {unknown[0]!r}{near_miss(unknown[0], declared)}",
+            f"architecture {architecture.name!r} has no variant {unknown[0]!r}{did_you_mean(unknown[0], declared)}",
             remedy=f"choose --variants from {', '.join(declared)}",
         )
     return tuple(variant for name, variant in declared.items() if not asked or name in asked)
-
-
-def near_miss(name: str, choices: Sequence[str] | dict[str, Variant]) -> str:
-    """` (did you mean 'x'?)`, or nothing."""
-    close = difflib.get_close_matches(name, list(choices), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,8 +1,9 @@
-"""Numbers as people read them, and tables in Markdown."""
+"""Text for people: sizes, tables in Markdown, suggestions for names that are not known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 def size_text(size: float) -> str:
@@ -12,6 +13,12 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.2f} GB"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
+    """`; did you mean 'x' or 'y'?`, to end an error about an unknown name; empty where nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=most)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def markdown_table(

@@ -6,6 +6,7 @@ import re
 from importlib.resources import files
 
 from converter.errors import UsageError
+from converter.text import did_you_mean
 
 _HEADING = re.compile(r"^## ([\w-]+)$", re.MULTILINE)
 
@@ -19,12 +20,10 @@ def entries() -> dict[str, str]:
 
 def explain(topic: str) -> str:
     """One entry. Raises UsageError for a name there is not."""
-    from converter.selection import near_miss
-
     found = entries()
     if topic not in found:
         raise UsageError(
-            f"there is no entry {topic!r}{near_miss(topic, list(found))}",
+            f"there is no entry {topic!r}{did_you_mean(topic, found)}",
             remedy=f"choose from {', '.join(found)}",
         )
     return found[topic]

@@ -236,8 +236,8 @@ def test_a_plugin_may_override_another_strangers_whatever_their_names(install: I
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("'fold-transpose'", "'fold-transpose', which there is not; did you mean 'fold-transposes'?"),
-        ("'NAME-own'", "'NAME-own', which there is not"),
+        ("'fold-transpose'", "'fold-transpose', which does not exist; did you mean 'fold-transposes'?"),
+        ("'NAME-own'", "'NAME-own', which does not exist"),
         ("3", "is not iterable"),
         ("('',)", "which are not names"),
     ],
@@ -269,7 +269,10 @@ def test_a_variant_is_replaced_and_removed_by_its_path(install: Install, extras:
 @pytest.mark.parametrize(
     ("extension", "message"),
     [
-        ("Extension('flowed', 'encoding', VARIANTS)", "'flowed', which there is not; did you mean 'flawed'?"),
+        (
+            "Extension('flowed', 'encoding', VARIANTS)",
+            "'flowed', which does not exist; did you mean 'flawed'?",
+        ),
         (
             "Extension('flawed', 'encoding', VARIANTS)",
             "variant 'flawed/encoding/text' is already registered by",
