@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
+from converter.additions import Better
 from converter.text import markdown_table
-
-Better = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +13,7 @@ from converter.layers import LayerPlan, cut_layers
 from converter.passes.float_io import float_interface
 from converter.passes.stamp import StampRefused, stamp
 from converter.records import Architecture, Component, Dtype, ExportedGraph, Size
-from converter.request import DEFAULT_OPSET, Optimization
+from converter.request import DEFAULT_OPSET, OnStage, Optimization
 from converter.skeleton import cast_skeleton, copy_buffers, weightless
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_graphs(
     stems: Sequence[str],
     settings: BuildSettings,
     passes: Sequence[GraphPass],
-    on_stage: Callable[[str], Any],
+    on_stage: OnStage,
 ) -> Built:
     """Trace and clean the components named by `stems`.
 
@@ -85,7 +85,7 @@ class Builder:
     stems: Sequence[str]
     settings: BuildSettings
     passes: Sequence[GraphPass]
-    on_stage: Callable[[str], Any]
+    on_stage: OnStage
 
     def build(self, model: nn.Module, config: Any, plan: LayerPlan) -> tuple[ExportedGraph, ...]:
         cast_skeleton(model, self.settings.dtype)

@@ -19,13 +19,14 @@ from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 from converter.errors import PackageError, WeightError
 from converter.hashed_file import HashedFile
 from converter.recipes import RecipeTensor, WeightRecipe
-from converter.weights import DataLayout, Progress, StoredTensor, append_tensor, initializers, naming
+from converter.request import Advance
+from converter.weights import DataLayout, StoredTensor, append_tensor, initializers, naming
 
 # A protobuf message ends at 2 GiB - 1; a mebibyte is left to what other tools may add to the graph.
 EMBEDDED_LIMIT = 2**31 - 2**20
 
 
-def write_model(model: ir.Model, path: Path, *, embed: bool, progress: Progress | None = None) -> str:
+def write_model(model: ir.Model, path: Path, *, embed: bool, advance: Advance | None = None) -> str:
     """Write a model to one .onnx file and return the file's SHA-256.
 
     With `embed`, weights that are still recipes are streamed into the file; else there must be none, and what
@@ -50,7 +51,7 @@ def write_model(model: ir.Model, path: Path, *, embed: bool, progress: Progress 
         for tensor in plan.tensors:
             file.write(tensor.head)
             with naming(tensor.name):
-                append_tensor(file, tensor.recipe, plan.size, progress)
+                append_tensor(file, tensor.recipe, plan.size, advance)
     return file.hexdigest
 
 

@@ -7,8 +7,7 @@ may cost on whatever inputs parity runs on: a graph that fails at a size, lost a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -19,6 +18,7 @@ from converter.additions import Precision
 from converter.errors import ParityError
 from converter.parity import Array, Terms, compare_all, distance
 from converter.records import Comparison, Dtype
+from converter.request import OnStage
 from converter.runners import CASE, Case, load, open_session, run_graph
 from converter.runtime.files import suffix_of
 from converter.verify import cannot_run
@@ -46,7 +46,7 @@ def compare_precisions(
     folder: Path,
     precisions: Mapping[str, Precision | None],
     terms: Terms,
-    on_stage: Callable[[str], AbstractContextManager[None]],
+    on_stage: OnStage,
 ) -> list[Comparison]:
     """The graphs in `folder` in each precision, at every size that was saved. None is one whose plugin is not there."""
     rows: list[Comparison] = []

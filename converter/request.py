@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,11 @@ class ConversionRequest:
         if name in ("", ".."):
             name = Path(source).resolve().name or architecture
         return (self.output_parent or Path("models")) / name
+
+
+# The two halves of a `Progress`, for functions that need only one of them.
+OnStage = Callable[[str], AbstractContextManager[None]]
+Advance = Callable[[int, int], None]
 
 
 class Progress(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from converter.records import (
     ParityReport,
     Size,
 )
+from converter.request import OnStage
 from converter.runners import CASE, Case, load, open_session, run_graph, run_original, save
 from converter.scenario import Scenario
 
@@ -42,8 +43,6 @@ RESIDENT = 256 * 2**20
 # Bytes of fp32 weights up to which scenarios are played to their end; each of their steps reads all of them.
 GENERATED_WHOLE, FEW_STEPS = 2**30, 4
 SCENARIO = ".scenario"  # the ending of a file that holds one
-
-OnStage = Callable[[str], AbstractContextManager[None]]
 
 
 def choose_mode(asked: ParityMode, checkpoint: Checkpoint) -> tuple[ParityMode, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from converter.recipes import (
     walk,
 )
 from converter.records import ExportedGraph
+from converter.request import Advance
 from converter.twins import find_twins, with_twins
 
 # Bytes. Below the first, a tensor stays in the graph; from the second on it starts on a page, for mapping.
@@ -38,8 +39,6 @@ _PAGED = 64 * 1024
 _PAGE, _LINE = 4096, 64
 # Each block of a transposed tensor reads the whole source again: few large blocks. Most matrices are one.
 _TURNED_BLOCK = 64 * 2**20
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,15 @@ class DataPlan:
     tensors: tuple[StoredTensor, ...]
     block_bytes: int
 
-    def write(self, progress: Progress | None = None) -> DataLayout:
-        """Write it. `progress` is called with bytes done and bytes in all. Memory: a few blocks."""
+    def write(self, advance: Advance | None = None) -> DataLayout:
+        """Write it. `advance` is called with bytes done and bytes in all. Memory: a few blocks."""
         if not self.stored:
             return self.layout(hashlib.sha256().hexdigest())
         with HashedFile(self.path, self.block_bytes, expected=self.size) as file:
             for recipe, offset in self.stored.items():
                 file.pad_to(offset)
                 with naming(self.names[recipe]):
-                    append_tensor(file, recipe, self.size, progress)
+                    append_tensor(file, recipe, self.size, advance)
         return self.layout(file.hexdigest)
 
     def layout(self, sha256: str) -> DataLayout:
@@ -162,17 +161,6 @@ def plan_data_file(
         tensors.setdefault(recipe, StoredTensor(str(value.name), recipe, stored[unified]))
         value.const_value = _external(value, recipe, path, stored[unified])
     return DataPlan(path, size, stored, names, tuple(tensors.values()), block_bytes)
-
-
-def write_data_file(
-    graphs: Sequence[ExportedGraph],
-    path: Path,
-    *,
-    block_bytes: int = BLOCK_BYTES,
-    progress: Progress | None = None,
-) -> DataLayout:
-    """Plan a data file and write it. Without any tensor large enough none is written."""
-    return plan_data_file(graphs, path, block_bytes=block_bytes).write(progress)
 
 
 def _collect(graphs: Sequence[ExportedGraph]) -> list[tuple[ir.Value, WeightRecipe]]:
@@ -217,15 +205,15 @@ def aligned(position: int, nbytes: int) -> int:
     return -(-position // alignment) * alignment
 
 
-def append_tensor(file: HashedFile, recipe: WeightRecipe, total: int, progress: Progress | None) -> None:
-    """Write a recipe's value to the end of `file` in blocks; `total` is for the progress."""
+def append_tensor(file: HashedFile, recipe: WeightRecipe, total: int, advance: Advance | None) -> None:
+    """Write a recipe's value to the end of `file` in blocks; `total` is for `advance`."""
     for region in _regions(recipe, file.block_bytes):
         size = extent(region)
         buffer = file.buffer(math.prod(size) * recipe.dtype.itemsize)
         evaluate(recipe, region, buffer.view(recipe.dtype).reshape(size))
         file.append(buffer)
-        if progress is not None:
-            progress(file.position, total)
+        if advance is not None:
+            advance(file.position, total)
 
 
 def _regions(recipe: WeightRecipe, block_bytes: int) -> Iterator[Region]:

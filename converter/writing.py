@@ -6,16 +6,16 @@ name, `decoder_model_merged.onnx` and, past 2 GiB, `decoder_model_merged.onnx_da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from converter.errors import UsageError
 from converter.model_file import EMBEDDED_LIMIT, embedded_layout, embedded_size, write_model
 from converter.recipes import RecipeTensor
 from converter.records import ExportedGraph
-from converter.request import Progress
+from converter.request import Advance, ExternalData, OnStage, Progress
 from converter.weights import (
     INLINE,
     DataLayout,
@@ -28,9 +28,6 @@ from converter.weights import (
 
 if TYPE_CHECKING:
     from converter.recipes import WeightRecipe
-
-ExternalData = Literal["auto", "always", "never"]
-OnStage = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Pending:
         with on_stage("write graphs"):
             for graph in self.graphs:
                 path = files[graph.stem]
-                hashes[path.name] = write_model(graph.model, path, embed=self.plan is None, progress=None)
+                hashes[path.name] = write_model(graph.model, path, embed=self.plan is None)
         if check and self.plan is None:
             with on_stage("check weights"):
                 checked = sum(
@@ -110,9 +107,7 @@ def bind_graphs(
     return Pending(tuple(graphs), folder, used, plan, tuple(others))
 
 
-def write_graphs(
-    pending: Pending, on_stage: OnStage, advance: Callable[[int, int], None] | None = None
-) -> Written:
+def write_graphs(pending: Pending, on_stage: OnStage, advance: Advance | None = None) -> Written:
     """Write the data file, if there is to be one, and the graphs, one after the other."""
     layout = None
     if pending.plan is not None:

@@ -19,7 +19,7 @@ from converter.model_file import embedded_layout, embedded_size, write_model
 from converter.recipes import Load, Parameter, RecipeTensor, Transpose, WeightRecipe
 from converter.records import ExportedGraph
 from converter.tensor_file import read_header
-from converter.weights import bind_graph, check_data, write_data_file
+from converter.weights import bind_graph, check_data, plan_data_file
 
 F32 = np.dtype(np.float32)
 WEIGHT = np.random.default_rng(0).standard_normal((24, 40)).astype(F32)
@@ -107,7 +107,7 @@ def test_weights_beside_the_model_are_found_wherever_the_folder_is(tmp_path: Pat
     folder = tmp_path / "made"
     folder.mkdir()
     model = linear(tmp_path)
-    write_data_file([ExportedGraph("model", model)], folder / "model.onnx_data")
+    plan_data_file([ExportedGraph("model", model)], folder / "model.onnx_data").write()
     write_model(model, folder / "model.onnx", embed=False)
     folder.rename(tmp_path / "moved")
     onnx.checker.check_model(str(tmp_path / "moved" / "model.onnx"), full_check=True)
@@ -120,7 +120,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path, embed: bool) -> None
     for name in ("first", "second"):
         model = linear(tmp_path)
         if not embed:
-            write_data_file([ExportedGraph("model", model)], tmp_path / "data")
+            plan_data_file([ExportedGraph("model", model)], tmp_path / "data").write()
         write_model(model, tmp_path / name, embed=embed)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -15,10 +15,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from converter.errors import PackageError, WeightError
+from converter.hashed_file import BLOCK_BYTES
 from converter.recipes import Load, Parameter, RecipeTensor, Transpose, WeightRecipe
 from converter.records import ExportedGraph
+from converter.request import Advance
 from converter.tensor_file import read_header
-from converter.weights import bind_graph, check_data, write_data_file
+from converter.weights import DataLayout, bind_graph, check_data, plan_data_file
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 
@@ -47,6 +49,16 @@ def graph(stem: str = "model", **tensors: WeightRecipe | np.ndarray) -> Exported
         for name, tensor in tensors.items()
     ]
     return ExportedGraph(stem, ir.Model(ir.Graph([], [], nodes=[], initializers=made), ir_version=10))
+
+
+def write_data_file(
+    graphs: Sequence[ExportedGraph],
+    path: Path,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    advance: Advance | None = None,
+) -> DataLayout:
+    return plan_data_file(graphs, path, block_bytes=block_bytes).write(advance)
 
 
 def stored(graph: ExportedGraph) -> Mapping[str, np.ndarray]:
@@ -182,7 +194,7 @@ def test_progress_ends_at_all_of_it(tmp_path: Path) -> None:
         [graph(a=values(50, 50))],
         tmp_path / "data",
         block_bytes=1024,
-        progress=lambda *call: calls.append(call),
+        advance=lambda *call: calls.append(call),
     )
     assert calls[-1] == (layout.size, layout.size)
     assert calls == sorted(calls)

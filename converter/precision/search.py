@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from converter.precision.budget import COUNTED, Budget, Quality, error_of
 from converter.precision.formats import Plan
-from converter.request import Preference
+from converter.request import Advance, Preference
 
 # Aimed at on calibration samples: this much of the allowed error, since others may fare worse.
 _SHARE = 0.75
@@ -46,9 +46,6 @@ class Measure(Protocol):
     """Makes a plan's graphs and runs them; `quick` takes a part of the samples, enough to compare plans by."""
 
     def __call__(self, plan: Any, *, quick: bool = False) -> Trial: ...
-
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
