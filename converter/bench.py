@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.bench_load import Load
+from converter.bench_load import BATCH_SIZES, Load
 from converter.bench_report import BenchReport, Contender, Spread
 from converter.errors import PackageError, UsageError
 from converter.request import SILENT, Progress
 
-BATCH_SIZES = (1, 8, 32)
 WARM_UP = 2
 TORCH = "torch"
 
@@ -57,12 +56,8 @@ def bench(
     files = open_package(package)
     work = plan(files, Amounts(batch_sizes, documents, new_tokens))
     load, threads = work.load, threads or _usable_cores()
-    shared = {"package": str(files.folder), "threads": threads, "model": None, "kind": work.kind}
-    contenders = {
-        name: {**shared, **work.settings, "precision": name} for name in precisions or work.precisions
-    }
-    if model:
-        contenders = {TORCH: {**shared, **work.settings, "model": _local(model)}, **contenders}
+    shared = {"package": str(files.folder), "threads": threads, "kind": work.kind, **work.settings}
+    contenders = _contenders(shared, model, precisions or work.precisions)
     with ExitStack() as stack, progress.stage(f"benchmark {', '.join(contenders)}"):
         workers = {name: stack.enter_context(_worker(name, each)) for name, each in contenders.items()}
         measured = _measure(workers, load, repeats, progress)
@@ -77,6 +72,18 @@ def bench(
         machine=_machine(),
         versions=_versions(model is not None),
     )
+
+
+def _contenders(
+    shared: Mapping[str, Any], model: str | None, precisions: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The settings of each contender's process, by name; torch, which is the baseline, comes first."""
+    contenders: dict[str, dict[str, Any]] = {}
+    if model:
+        contenders[TORCH] = {**shared, "model": _local(model)}
+    for name in precisions:
+        contenders[name] = {**shared, "model": None, "precision": name}
+    return contenders
 
 
 Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -165,7 +172,6 @@ def _usable_cores() -> int:
 
 
 def _machine() -> str:
-    cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

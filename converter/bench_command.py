@@ -7,34 +7,56 @@ from typing import Any
 
 import click
 
+from converter.bench_load import BATCH_SIZES
 from converter.console import quiet_libraries, show_progress, write_line, write_table
 from converter.options import FOLDER, OUTPUT, options
 
 
 @click.command("bench", short_help="Measure a package against torch.")
 @click.argument("package", type=FOLDER)
-@click.option("--model", "--model-id", help="The checkpoint; torch is then measured too, as the baseline.")
-@click.option("--precision", "precisions", multiple=True, help="May be repeated. [default: all there are]")
-@click.option("--batch-size", "batch_sizes", type=click.IntRange(1), multiple=True, help="May be repeated.")
-@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
-@click.option("--documents", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--model", "--model-id", help="The original checkpoint: also measure torch, as the baseline.")
+@click.option("--precision", "precisions", multiple=True, help="May be repeated. [default: all]")
 @click.option(
-    "--new-tokens", type=click.IntRange(2), default=32, show_default=True, help="Of packages that generate."
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1),
+    multiple=True,
+    default=BATCH_SIZES,
+    show_default=True,
+    help="May be repeated.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Of each contender. [default: all cores]")
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture, such as bench.png."
+    "--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds after the warm-up."
 )
-@click.option("--record", is_flag=True, help="Write the figures into the package's record and card.")
+@click.option(
+    "--documents",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Texts to measure throughput on.",
+)
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(2),
+    default=32,
+    show_default=True,
+    help="Tokens to generate, for models that generate.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads per contender. [default: all cores]")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the results: FILE.png, .svg or .pdf.",
+)
+@click.option("--record", is_flag=True, help="Save the figures in the package's record and README.")
 @options(*OUTPUT)
 def bench_command(
     package: Path, plot: Path | None, record: bool, quiet: bool, verbose: bool, as_json: bool, **given: Any
 ) -> None:
-    """Measure what a package runs, text, images, sound or generation: speed, memory, agreement with torch."""
+    """Measure speed, memory and agreement with torch, on text, images, sound or generation."""
     from converter.bench_plot import check_plot, draw
     from converter.display import write_json
 
-    given["batch_sizes"] = given["batch_sizes"] or (1, 8, 32)
     if plot is not None:
         check_plot(plot)
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:

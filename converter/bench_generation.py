@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +27,7 @@ class TorchDecoder:
 
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Iterator[int]:
         """The tokens after the prompt, one by one."""
-        import torch
-
-        step, cache = torch.tensor([list(prompt)]), None
-        for _ in range(new_tokens):
-            with torch.inference_mode():
-                out = self._model(input_ids=step, past_key_values=cache, use_cache=True)
-            cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
-            yield token
-            step = torch.tensor([[token]])
+        return _continued(self._model, "input_ids", prompt, new_tokens)
 
 
 class TorchPair:
@@ -51,19 +44,21 @@ class TorchPair:
         inputs = {name: torch.from_numpy(value) for name, value in draw(source).items()}
         with torch.inference_mode():
             encoded = self._model.get_encoder()(**inputs)
-        step, cache = torch.tensor([[self._start]]), None
-        for _ in range(new_tokens):
-            with torch.inference_mode():
-                out = self._model(
-                    encoder_outputs=encoded,
-                    attention_mask=inputs.get("attention_mask"),
-                    decoder_input_ids=step,
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-            cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
-            yield token
-            step = torch.tensor([[token]])
+        fixed = {"encoder_outputs": encoded, "attention_mask": inputs.get("attention_mask")}
+        yield from _continued(self._model, "decoder_input_ids", [self._start], new_tokens, **fixed)
+
+
+def _continued(model: Any, ids: str, tokens: Sequence[int], new_tokens: int, **fixed: Any) -> Iterator[int]:
+    """Greedy tokens after `tokens`, fed as the input `ids`, with the model's own cache; `fixed` goes with each."""
+    import torch
+
+    step, cache = torch.tensor([list(tokens)]), None
+    for _ in range(new_tokens):
+        with torch.inference_mode():
+            out = model(**fixed, **{ids: step}, past_key_values=cache, use_cache=True)
+        cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
+        yield token
+        step = torch.tensor([[token]])
 
 
 def _open(files: PackageFiles, stem: str, precision: str, threads: int) -> BoundGraph:
@@ -136,7 +131,8 @@ class OnnxPair:
 
 
 def _source_mask(inputs: Mapping[str, Array], hidden: Array) -> Array:
-    """Of tokens their own; sound is never padded here."""
+    """The tokens' own; sound is never padded here."""
     mask = inputs.get("attention_mask")
-    fits = mask is not None and mask.shape == hidden.shape[:2]
-    return mask if fits and mask is not None else np.ones(hidden.shape[:2], dtype=np.int64)
+    if mask is not None and mask.shape == hidden.shape[:2]:
+        return mask
+    return np.ones(hidden.shape[:2], dtype=np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.bench_load import encoded
 from converter.graph_info import read_graph
 from converter.runtime.files import open_package
 from converter.runtime.late_interaction import LateInteraction
@@ -72,15 +72,10 @@ class LateRunner:
             vars(self._model)[attribute] = TorchComponent(original, parts.get(stem) or parts["model"], inputs)
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Seconds of each call, or pages or documents a second; vectors of all tokens where asked for."""
-        seconds, vectors = [], []
-        for _ in range(request["calls"]):
-            start = time.perf_counter()
-            vectors = self._encode(request)
-            seconds.append(time.perf_counter() - start)
-        values = [len(vectors) / spent for spent in seconds] if request["a_second"] else seconds
-        reply: dict[str, Any] = {"figures": {request["name"]: values}}
-        return {**reply, "output": np.concatenate(vectors).tolist()} if request.get("output") else reply
+        """Seconds of each call, or pages or documents per second; vectors of all tokens where asked for."""
+        return encoded(
+            request, lambda: self._encode(request), lambda vectors: np.concatenate(vectors).tolist()
+        )
 
     def _encode(self, request: Mapping[str, Any]) -> list[NDArray[np.float32]]:
         size = request["batch_size"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from converter.bench_report import Measure
 
+BATCH_SIZES = (1, 8, 32)
 WORDS = 16  # of each text whose latency is measured
 DOCUMENT_WORDS = (4, 120)  # the shortest and longest document
 DOCUMENT_BATCH = 32
@@ -37,47 +39,19 @@ class Load:
 
 def text_load(batch_sizes: Sequence[int], documents: int) -> Load:
     """Latency at each batch size, and throughput over documents of mixed length."""
-    measures = [Measure(f"batch {size}", "lower") for size in batch_sizes]
-    tasks = [
-        {
-            "name": f"batch {size}",
-            "texts": make_texts(size, WORDS, WORDS),
-            "batch_size": size,
-            "calls": -(-CALLS_FOR // size),
-            "a_second": False,
-        }
-        for size in batch_sizes
-    ]
-    mixed = make_texts(documents, *DOCUMENT_WORDS)
-    tasks.append(
-        {"name": "docs/s", "texts": mixed, "batch_size": DOCUMENT_BATCH, "calls": 1, "a_second": True}
-    )
+    mixed = {"texts": make_texts(documents, *DOCUMENT_WORDS), "batch_size": DOCUMENT_BATCH}
     words = (
         f"latency of texts of {WORDS} words, tokenizing and pooling included; {documents} documents of"
         f" {DOCUMENT_WORDS[0]} to {DOCUMENT_WORDS[1]} words, sorted by length, in batches of {DOCUMENT_BATCH};"
         " cosine is the least of any document"
     )
-    return Load(
-        (*measures, Measure("docs/s", "higher")), tuple(tasks), tasks[-1], "cosine", _least_cosine, words
-    )
+    return _latency_and_rate("batch", batch_sizes, "docs/s", mixed, words)
 
 
 def late_load(batch_sizes: Sequence[int], *, documents: bool) -> Load:
     """Latency of queries at each batch size, and throughput of what they look for: texts, or pages."""
     of = "documents" if documents else "pages"
-    measures = [Measure(f"queries {size}", "lower") for size in batch_sizes]
-    tasks: list[dict[str, Any]] = [
-        {
-            "name": f"queries {size}",
-            "texts": make_texts(size, WORDS, WORDS),
-            "batch_size": size,
-            "calls": -(-CALLS_FOR // size),
-            "a_second": False,
-        }
-        for size in batch_sizes
-    ]
     found = {"texts": make_texts(*LATE_DOCUMENTS)} if documents else {"pages": [PAGE] * PAGES}
-    tasks.append({"name": f"{of}/s", **found, "batch_size": PAGES, "calls": 1, "a_second": True})
     words = (
         f"latency of queries of {WORDS} words, tokenizing included; "
         + (
@@ -87,15 +61,55 @@ def late_load(batch_sizes: Sequence[int], *, documents: bool) -> Load:
         )
         + f", in batches of {PAGES}; cosine is the least of any of their tokens' vectors"
     )
-    return Load(
-        (*measures, Measure(f"{of}/s", "higher")), tuple(tasks), tasks[-1], "cosine", _least_cosine, words
-    )
+    return _latency_and_rate("queries", batch_sizes, f"{of}/s", {**found, "batch_size": PAGES}, words)
+
+
+def _latency_and_rate(
+    what: str, batch_sizes: Sequence[int], rate: str, many: Mapping[str, Any], words: str
+) -> Load:
+    """Texts at each batch size, timed call by call, then `many` at once for a rate, whose vectors are compared."""
+    tasks: list[dict[str, Any]] = [
+        {
+            "name": f"{what} {size}",
+            "texts": make_texts(size, WORDS, WORDS),
+            "batch_size": size,
+            "calls": -(-CALLS_FOR // size),
+            "a_second": False,
+        }
+        for size in batch_sizes
+    ]
+    measures = (*(Measure(task["name"], "lower") for task in tasks), Measure(rate, "higher"))
+    tasks.append({"name": rate, **many, "calls": 1, "a_second": True})
+    return Load(measures, tuple(tasks), tasks[-1], "cosine", _least_cosine, words)
+
+
+def timed(call: Callable[[], Any], count: int) -> tuple[list[float], Any]:
+    """Seconds of each of `count` calls, and what the last one returned."""
+    seconds, result = [], None
+    for _ in range(count):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return seconds, result
+
+
+def encoded(
+    request: Mapping[str, Any], encode: Callable[[], Any], plain: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """The reply to a task of `text_load` or `late_load`: seconds of each call, or items a second.
+
+    `encode` returns the vectors, `plain` turns them into lists where the request asks for the output.
+    """
+    seconds, vectors = timed(encode, request["calls"])
+    values = [len(vectors) / spent for spent in seconds] if request["a_second"] else seconds
+    reply: dict[str, Any] = {"figures": {request["name"]: values}}
+    return {**reply, "output": plain(vectors)} if request.get("output") else reply
 
 
 def array_load(
     inputs: Mapping[int, Sequence[Mapping[str, Any]]], batch_sizes: Sequence[int], unit: str, described: str
 ) -> Load:
-    """Latency at each batch size, and how many `unit` a second the largest one comes to.
+    """Latency at each batch size, and `unit` per second at the largest.
 
     `inputs` are those of each batch size, and of 2, whose outputs are compared: all of those of the largest would be
     gigabytes of text for some models.

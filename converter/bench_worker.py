@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+from converter.bench_load import encoded, timed
 from converter.console import quiet_libraries
 from converter.errors import ConverterError
 from converter.request import SILENT
@@ -45,19 +47,16 @@ class TextRunner:
         self._pipeline = TextPipeline(files, graph)
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Seconds of each call, or documents a second."""
-        texts: Sequence[str] = request["texts"]
-        seconds = []
-        vectors: Any = None
-        for _ in range(request["calls"]):
-            start = time.perf_counter()
-            vectors = self._pipeline.encode(
-                texts, batch_size=request["batch_size"], normalize=None, prompt_name=None, progress=SILENT
-            )
-            seconds.append(time.perf_counter() - start)
-        values = [len(texts) / spent for spent in seconds] if request["a_second"] else seconds
-        reply: dict[str, Any] = {"figures": {request["name"]: values}}
-        return {**reply, "output": vectors.tolist()} if request.get("output") else reply
+        """Seconds of each call, or documents per second."""
+        encode = partial(
+            self._pipeline.encode,
+            request["texts"],
+            batch_size=request["batch_size"],
+            normalize=None,
+            prompt_name=None,
+            progress=SILENT,
+        )
+        return encoded(request, encode, lambda vectors: vectors.tolist())
 
 
 class ArrayRunner:
@@ -81,17 +80,14 @@ class ArrayRunner:
         """Seconds of each call, and rows a second where `rate` names them."""
         from converter.bench_inputs import draw
 
-        feed, seconds, output = draw(request["inputs"]), [], None
-        for _ in range(request["calls"]):
-            start = time.perf_counter()
-            output = self._graph.run(feed)
-            seconds.append(time.perf_counter() - start)
+        feed = draw(request["inputs"])
+        seconds, output = timed(partial(self._graph.run, feed), request["calls"])
         figures = {request["name"]: seconds}
         if request["rate"]:
             rows = len(next(iter(feed.values())))
             figures[request["rate"]] = [rows / spent for spent in seconds]
         reply: dict[str, Any] = {"figures": figures}
-        if request.get("output") and output is not None:
+        if request.get("output"):
             reply["output"] = output.reshape(len(output), -1).tolist()
         return reply
 
