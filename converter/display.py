@@ -142,13 +142,6 @@ def _names(architecture: Architecture) -> str:
     return f"{architecture.name} ({', '.join(others)})" if others else architecture.name
 
 
-def variant_names(architecture: Architecture) -> tuple[str, ...]:
-    """Names of the variants of all tasks, in declared order."""
-    return tuple(
-        dict.fromkeys(variant.name for variants in architecture.variants.values() for variant in variants)
-    )
-
-
 def show_architecture(
     architecture: Architecture, graphs: Sequence[Interface], unshown: Sequence[Unshown]
 ) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from converter.apart import run_without_torch
+from converter.drawing import MANY
+from converter.extras import require_export
+from converter.judging import judge_graphs
+from converter.package import inspect_package
+from converter.parity import Terms
 from converter.pipeline import Ledger
+from converter.record import recorded_request
 from converter.records import ParityReport
+from converter.reduced import compare_precisions
+from converter.registry import load_registry
 from converter.request import SILENT, Progress
 from converter.scratch import scratch_folder
+from converter.selection import find_source
 
 
 def verify_package(
@@ -25,17 +35,6 @@ def verify_package(
     adapter, as in a conversion. Raises PackageError when a file is missing or altered. Graphs that do not compute what
     the checkpoint's model computes are what the report is for: it has not `passed`.
     """
-    from converter.apart import run_without_torch
-    from converter.drawing import MANY
-    from converter.extras import require_export
-    from converter.judging import judge_graphs
-    from converter.package import inspect_package
-    from converter.parity import Terms
-    from converter.record import recorded_request
-    from converter.reduced import compare_precisions
-    from converter.registry import load_registry
-    from converter.selection import find_source
-
     require_export()
     ledger = Ledger(progress)
     with ledger.stage("check files"):

@@ -11,14 +11,13 @@ import math
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from converter.errors import CheckpointError
 from converter.json_files import DOWNLOAD_AGAIN, read_weight_map
 from converter.records import TensorInfo
-from converter.tensor_file import DTYPES, read_block
+from converter.tensor_file import DTYPES, as_bytes, read_block
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +128,7 @@ def _header(
 
 def _copy(info: TensorInfo, file: BinaryIO) -> None:
     """Byte for byte, in blocks."""
-    raw = replace(info, dtype="U8", shape=(info.length,))
+    raw = as_bytes(info)
     for start in range(0, info.length, _BLOCK):
         file.write(read_block(raw, start, min(start + _BLOCK, info.length)).tobytes())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -88,12 +88,10 @@ def versions() -> dict[str, str]:
 
 
 def parity_record(report: ParityReport) -> dict[str, Any]:
-    """The verdict, the worst of each output and pair, and every size that was tried."""
-    worst: dict[tuple[str, str, str], Comparison] = {}
-    for row in report.comparisons:
-        key = (row.component, row.output, row.pair)
-        if key not in worst or (row.passed, -row.max_abs) < (worst[key].passed, -worst[key].max_abs):
-            worst[key] = row
+    """The verdict, the worst of each output and pair, and of each size and pair, and every size that was tried."""
+    worst = _worst(report.comparisons, lambda row: (row.component, row.output, row.pair))
+    farthest = _worst(report.comparisons, lambda row: (row.component, row.size, row.pair))
+    names = ("component", "size", "pair", "output", "max_abs", "cosine", "passed")
     return {
         "mode": report.mode,
         "why": report.why,
@@ -101,20 +99,19 @@ def parity_record(report: ParityReport) -> dict[str, Any]:
         "tensors_checked": report.tensors_checked,
         "sizes": sorted({f"{row.component}: {row.size}" for row in report.comparisons}),
         "warnings": list(report.warnings),
-        "worst": [asdict(row) for row in worst.values()],
-        "by_size": _by_size(report.comparisons),
+        "worst": [asdict(row) for row in worst],
+        "by_size": [{name: getattr(row, name) for name in names} for row in farthest],
     }
 
 
-def _by_size(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Of each graph, size and pair the output that is farthest off."""
-    farthest: dict[tuple[str, str, str], Comparison] = {}
-    for row in comparisons:
-        key = (row.component, row.size, row.pair)
-        if key not in farthest or (row.passed, -row.max_abs) < (farthest[key].passed, -farthest[key].max_abs):
-            farthest[key] = row
-    names = ("component", "size", "pair", "output", "max_abs", "cosine", "passed")
-    return [{name: getattr(row, name) for name in names} for row in farthest.values()]
+def _worst(rows: Iterable[Comparison], key: Callable[[Comparison], Hashable]) -> Iterable[Comparison]:
+    """Of the rows of one key the one that fails or else differs most; the first of equals."""
+    worst: dict[Hashable, Comparison] = {}
+    for row in rows:
+        other = worst.setdefault(key(row), row)
+        if (row.passed, -row.max_abs) < (other.passed, -other.max_abs):
+            worst[key(row)] = row
+    return worst.values()
 
 
 def describe_graphs(graphs: Sequence[ExportedGraph]) -> dict[str, Any]:

@@ -170,6 +170,11 @@ def _check_layout(path: Path, infos: Iterable[TensorInfo], start: int, size: int
         )
 
 
+def as_bytes(info: TensorInfo) -> TensorInfo:
+    """The same bytes as a tensor of U8."""
+    return replace(info, dtype="U8", shape=(info.length,))
+
+
 def read_into(info: TensorInfo, start: int, out: Array) -> None:
     """Fill `out`, C-contiguous and of the tensor's dtype, with its elements from number `start` on."""
     view = out.reshape(-1).view(np.uint8).data

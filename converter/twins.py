@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from converter.expressions import Load, WeightRecipe, leaves
 from converter.records import TensorInfo
-from converter.tensor_file import read_block
+from converter.tensor_file import as_bytes, read_block
 
 _SAMPLE = 4096  # bytes, at the start, in the middle and at the end
 _BLOCK = 4 * 2**20
@@ -45,7 +44,7 @@ def _twins_among(group: Iterable[Load]) -> dict[Load, Load]:
 
 
 def _sample(info: TensorInfo) -> bytes:
-    raw = _raw(info)
+    raw = as_bytes(info)
     last = max(0, info.length - _SAMPLE)
     starts = sorted({0, last // 2, last})
     return b"".join(read_block(raw, start, min(start + _SAMPLE, info.length)).tobytes() for start in starts)
@@ -54,13 +53,9 @@ def _sample(info: TensorInfo) -> bytes:
 def _equal(one: TensorInfo, other: TensorInfo) -> bool:
     if (one.file, one.offset, one.length) == (other.file, other.offset, other.length):
         return True
-    first, second = _raw(one), _raw(other)
+    first, second = as_bytes(one), as_bytes(other)
     ends = ((start, min(start + _BLOCK, one.length)) for start in range(0, one.length, _BLOCK))
     return all(np.array_equal(read_block(first, *span), read_block(second, *span)) for span in ends)
-
-
-def _raw(info: TensorInfo) -> TensorInfo:
-    return replace(info, dtype="U8", shape=(info.length,))
 
 
 def with_twins(recipe: WeightRecipe, twins: Mapping[Load, Load]) -> WeightRecipe:

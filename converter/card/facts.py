@@ -110,6 +110,12 @@ class CardFacts:
         added = {name for entry in self.precisions.values() for name in entry.get("files") or ()}
         return tuple(name for name in self.files if name.startswith("onnx/") and name not in added)
 
+    @property
+    def files_of(self) -> dict[str, tuple[str, ...]]:
+        """The graph files of each precision, those of the main graphs first."""
+        added = {name: tuple(entry.get("files") or ()) for name, entry in self.precisions.items()}
+        return {self.dtype: self.main_files, **added}
+
     def inputs(self, stem: str) -> tuple[str, ...]:
         """Names of a graph's inputs, in order."""
         return tuple(str(value["name"]) for value in self.graphs[stem].get("inputs") or ())

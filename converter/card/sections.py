@@ -99,11 +99,9 @@ def _named(pattern: str, numbers: Sequence[int]) -> str:
 
 def sizes(facts: CardFacts) -> str:
     """The graph files of each precision and what they weigh."""
-    groups = {facts.dtype: facts.main_files}
-    groups |= {name: tuple(entry.get("files") or ()) for name, entry in facts.precisions.items()}
     main = sum(facts.files[name] for name in facts.main_files)
     rows = []
-    for precision, names in groups.items():
+    for precision, names in facts.files_of.items():
         total = sum(facts.files.get(name, 0) for name in names)
         files = ", ".join(f"`{name}`" for name in names)
         rows.append((precision, files, size_text(total), f"{total / main:.3f}" if main else ""))
@@ -158,7 +156,7 @@ def quality(facts: CardFacts) -> str:
         return ""
     rows = []
     for name, entry in facts.precisions.items():
-        values = [_number((entry.get("quality") or {}).get(measure)) for measure in facts.measures]
+        values = [number_text((entry.get("quality") or {}).get(measure)) for measure in facts.measures]
         rows.append((name, *values, budget_text(entry), VERDICTS[verdict(entry)]))
     header = ("precision", *facts.measures, "budget", "")
     text = f"Each precision against the {facts.dtype} graphs, on inputs that took no part in making it."
@@ -185,7 +183,8 @@ def verdict(entry: Mapping[str, Any]) -> str:
     return "kept" if entry["passed"] else "MISSED"
 
 
-def _number(value: object) -> str:
+def number_text(value: object) -> str:
+    """A measure with five digits, anything else as it is, and nothing for None."""
     return f"{value:.5f}" if isinstance(value, float) else str(value if value is not None else "")
 
 

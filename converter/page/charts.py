@@ -13,25 +13,27 @@ LETTER, LONGEST = 6.6, 52  # the width of a letter, about, and the most of a lab
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One bar: its length as a number, what is written beside it, and quartiles where it has them."""
+class Row:
+    """A row of a chart: its label, a value, and the note written beside it. `kind` is `main` or `other`."""
 
     label: str
     value: float
     note: str
     kind: str = "main"
+
+
+@dataclass(frozen=True)
+class Bar(Row):
+    """A bar as long as its value, with a whisker between its quartiles where it has them."""
+
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True)
-class Dot:
-    """One point on a logarithmic axis; `kind` other is drawn as a square, `bound` as a mark of its row."""
+class Dot(Row):
+    """A point on a logarithmic axis, a square for `other`; `bound` is a mark on its row."""
 
-    label: str
-    value: float
-    note: str
-    kind: str = "main"
     bound: float | None = None
 
 
@@ -88,13 +90,7 @@ def dots(
         return left + plot * (math.log10(bounded) - low) / span
 
     bottom = TOP + len(items) * ROW
-    parts = []
-    for power in range(low, high + 1):
-        x = place(10.0**power)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
-        parts.append(
-            f'<text class="quiet" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">1e{power}</text>'
-        )
+    parts = [_gridline(place(10.0**power), bottom, f"1e{power}") for power in range(low, high + 1)]
     if limit is not None:
         parts.append(_limit(place(limit), TOP, bottom))
     for index, item in enumerate(items):
@@ -114,6 +110,11 @@ def _decades(items: Sequence[Dot], limit: float | None, floor: float) -> tuple[i
     known = [*values, *bounds] or [1.0]
     room = 1 if not values or max(bounds, default=0.0) >= max(values) else 0
     return math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + room
+
+
+def _gridline(x: float, bottom: int, label: str) -> str:
+    line = f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>'
+    return f'{line}<text class="quiet" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{label}</text>'
 
 
 def _limit(x: float, top: int, bottom: int) -> str:

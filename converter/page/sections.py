@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter.card.facts import CardFacts
-from converter.card.sections import budget_text, verdict
+from converter.card.sections import budget_text, number_text, verdict
 from converter.package import PackageInfo
 from converter.page.charts import Bar, Dot, bars, dots
 from converter.page.html import element, paragraph, table, text
@@ -47,15 +47,13 @@ def _verdict(parity: Mapping[str, Any]) -> str:
 
 def sizes(facts: CardFacts, info: PackageInfo) -> str:
     """Bytes of the files of each precision, and what is in each graph."""
-    groups = {facts.dtype: facts.main_files}
-    groups |= {name: tuple(entry.get("files") or ()) for name, entry in facts.precisions.items()}
     items = [
         Bar(
             f"{precision}: {name.removeprefix('onnx/')}",
             facts.files.get(name, 0),
             size_text(facts.files.get(name, 0)),
         )
-        for precision, names in groups.items()
+        for precision, names in facts.files_of.items()
         for name in names
     ]
     rows = [
@@ -89,24 +87,6 @@ def parity(facts: CardFacts, info: PackageInfo) -> str:
         f"Largest absolute difference of graph and original at {len(items)} sizes; the dashed line is {LIMIT:g};"
         f" the largest is {max(item.value for item in items):.1e}"
     )
-    listed = [
-        (
-            f"{row['component']}: {row['size']}",
-            row["pair"].replace("/", " against "),
-            row["output"],
-            f"{float(row['max_abs']):.2e}",
-            f"{float(row['cosine']):.8f}",
-            "passed" if row["passed"] else "FAILED",
-        )
-        for row in rows
-    ]
-    numbers = ("max abs difference", "cosine")
-    whole = table(
-        "Every size: the output that is farthest off, of each pair",
-        ("size", "compared", "output", *numbers, "verdict"),
-        listed,
-        numbers=numbers,
-    )
     checked = record.get("tensors_checked")
     note = (
         paragraph(f"{checked} stored tensors were read back and compared with the checkpoint.")
@@ -119,7 +99,28 @@ def parity(facts: CardFacts, info: PackageInfo) -> str:
         )
         + dots("parity", "Parity by size", about, items, LIMIT)
         + note
-        + element("details", text("summary", f"All {len(rows)} comparisons") + whole)
+        + element("details", text("summary", f"All {len(rows)} comparisons") + _comparisons(rows))
+    )
+
+
+def _comparisons(rows: Sequence[Mapping[str, Any]]) -> str:
+    listed = [
+        (
+            f"{row['component']}: {row['size']}",
+            row["pair"].replace("/", " against "),
+            row["output"],
+            f"{float(row['max_abs']):.2e}",
+            f"{float(row['cosine']):.8f}",
+            "passed" if row["passed"] else "FAILED",
+        )
+        for row in rows
+    ]
+    numbers = ("max abs difference", "cosine")
+    return table(
+        "Every size: the output that is farthest off, of each pair",
+        ("size", "compared", "output", *numbers, "verdict"),
+        listed,
+        numbers=numbers,
     )
 
 
@@ -130,7 +131,7 @@ def quality(facts: CardFacts, info: PackageInfo) -> str:
     rows = [
         (
             name,
-            *(_number((entry.get("quality") or {}).get(measure)) for measure in facts.measures),
+            *(number_text((entry.get("quality") or {}).get(measure)) for measure in facts.measures),
             f"{entry['ratio']:.3f}",
             budget_text(entry),
             verdict(entry),
@@ -165,10 +166,6 @@ def _errors(facts: CardFacts) -> str:
     return paragraph(
         "1 - mean cosine to fp32, less is better. A dashed mark is what the precision had to keep."
     ) + dots("quality", "1 - mean cosine to fp32", about, items)
-
-
-def _number(value: object) -> str:
-    return f"{value:.5f}" if isinstance(value, float) else str("" if value is None else value)
 
 
 def speed(facts: CardFacts, info: PackageInfo) -> str:

@@ -22,7 +22,7 @@ from converter.observe import open_unoptimised, run_inside
 from converter.package import inspect_package
 from converter.precision.judge import Judge
 from converter.precision.quantize import main_stems
-from converter.precision.sessions import ONNX, Sessions
+from converter.precision.sessions import ONNX, Recorder
 from converter.request import SILENT, Progress
 from converter.runtime.files import suffix_of
 from converter.scopes import unit_of, units
@@ -68,22 +68,11 @@ def rank_modules(package: Path, precision: str, progress: Progress = SILENT) -> 
         judge.task.run(recorder, judge.evaluation[:RUNS])
     found: list[AddedError] = []
     for stem in there:
-        feeds = recorder.feeds.get(stem, ())[:RUNS]
+        fed = [feed for name, feed in recorder.feeds if name == stem][:RUNS]
+        feeds = [{name: np.asarray(value) for name, value in feed.items()} for feed in fed]
         with progress.stage(f"compare the modules of {stem}"):
             found += compare_units(package / ONNX, stem, suffix, feeds)
     return tuple(sorted(found, key=lambda entry: -entry.added))
-
-
-class Recorder(Sessions):
-    """Sessions that remember what each graph was fed."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.feeds: dict[str, list[Mapping[str, Array]]] = {}
-
-    def run(self, stem: str, feed: Mapping[str, Any], outputs: Sequence[str] = ()) -> dict[str, Any]:
-        self.feeds.setdefault(stem, []).append({name: np.asarray(value) for name, value in feed.items()})
-        return super().run(stem, feed, outputs)
 
 
 def compare_units(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.precision.sessions import Sessions
+from converter.precision.sessions import Recorder, Sessions
 from converter.precision.tasks import Task
 
 Feeds = list[tuple[str, Mapping[str, Any]]]
@@ -19,16 +19,6 @@ _ROUND = 0.01
 _MANY = 16
 # Bytes of fp32 graphs from which on sessions are opened in turns as well: two of them at once would be too much.
 _LARGE = 512 * 2**20
-
-
-class _Recorder(Sessions):
-    """Remembers what it was fed."""
-
-    def run(self, stem: str, feed: Mapping[str, Any], outputs: Sequence[str] = ()) -> dict[str, Any]:
-        self.feeds.append((stem, feed))
-        return super().run(stem, feed, outputs)
-
-    feeds: Feeds
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class Stopwatch:
     @staticmethod
     def of(folder: Path, task: Task, samples: Sequence[Any], nbytes: int) -> Stopwatch:
         """A stopwatch for what a task makes of one sample, and of several. The fp32 graphs have `nbytes`."""
-        recorder, feeds = _Recorder(folder), []
+        recorder, feeds = Recorder(folder), []
         for count in (1, _MANY):
             recorder.feeds = []
             task.run(recorder, samples[:count])

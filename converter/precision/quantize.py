@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,33 +57,35 @@ def quantize_package(
     """
     settings, registry = settings or Settings(**options), load_registry()
     chosen, given = choose_precisions(precisions, registry.precisions), settings.samples()
-    with ExitStack() as stack:
-        if package.is_file():
-            if output is None:
-                raise UsageError(
-                    f"{package} is a file", remedy="name the folder of the new package with --output"
-                )
-            package = stack.enter_context(as_package(package))
-        info = inspect_package(package)
+    with _as_folder(package, output) as source:
+        info = inspect_package(source)
         info.require_intact()
-        stems = main_stems(info.record)
-        report = QuantizationReport(output or package, (), ())
-        try:
-            with stage_package(
-                report.output, overwrite=overwrite or output is None, source=package if output else None
-            ) as staging:
-                copy_files(package, staging.folder, linked=output is None)
-                with workbench(staging.folder, stems, halves) as bench:
-                    work = _Work(bench, info.record, settings, given, progress)
-                    rows = work.add(chosen, staging.folder)
-                kept = tuple(row.name for row in rows if row.files and (row.passed or settings.keep_failed))
-                report = QuantizationReport(report.output, rows, kept)
-                if not kept:
-                    raise _NothingKeptError
-                _seal(info, staging.folder, report, registry)
-        except _NothingKeptError:
-            pass
+        stems, beside = main_stems(info.record), output is not None
+        report = QuantizationReport(output or source, (), ())
+        with (
+            suppress(_NothingKeptError),
+            stage_package(
+                report.output, overwrite=overwrite or not beside, source=source if beside else None
+            ) as staging,
+        ):
+            copy_files(source, staging.folder, linked=not beside)
+            with workbench(staging.folder, stems, halves) as bench:
+                rows = _Work(bench, info.record, settings, given, progress).add(chosen, staging.folder)
+            kept = tuple(row.name for row in rows if row.files and (row.passed or settings.keep_failed))
+            report = QuantizationReport(report.output, rows, kept)
+            if not kept:
+                raise _NothingKeptError
+            _seal(info, staging.folder, report, registry)
     return report
+
+
+def _as_folder(package: Path, output: Path | None) -> AbstractContextManager[Path]:
+    """The package's folder, or a temporary one around an .onnx file."""
+    if not package.is_file():
+        return nullcontext(package)
+    if output is None:
+        raise UsageError(f"{package} is a file", remedy="name the folder of the new package with --output")
+    return as_package(package)
 
 
 def main_stems(record: Mapping[str, Any]) -> tuple[str, ...]:

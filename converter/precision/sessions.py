@@ -70,6 +70,18 @@ class Sessions:
         return {name: found[name] for name in wanted}
 
 
+class Recorder(Sessions):
+    """Sessions that remember which graph was run on what."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.feeds: list[tuple[str, Mapping[str, Any]]] = []
+
+    def run(self, stem: str, feed: Mapping[str, Any], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        self.feeds.append((stem, feed))
+        return super().run(stem, feed, outputs)
+
+
 def _with_outputs(folder: Path, stem: str, names: Mapping[str, Any]) -> str:
     """A copy of a graph that gives some of its values as outputs as well; its data file is the graph's own."""
     import onnx
