@@ -103,8 +103,8 @@ class Apart(Generic[Result]):
                 else:
                     getattr(progress, word)(*rest)
         raise ConverterError(
-            f"the process for {self.name.partition(':')[2]} ended without a word (exit code {self.process.wait()})",
-            remedy="was it killed, for want of memory perhaps?",
+            f"the process for {self.name.partition(':')[2]} exited without an answer (exit code {self.process.wait()})",
+            remedy="it may have been killed because memory ran out",
             topic="memory",
         )
 
@@ -138,7 +138,7 @@ def main() -> None:
             message = pickle.dumps(answer)
     except KeyboardInterrupt:  # the terminal tells both processes, and the other one answers
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the other process raises it
         message = pickle.dumps(("failed", _sendable(error), traceback.format_exc()))
     # The other side ends this process once it has the answer. What torch still tidies up would complain of it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -149,7 +149,7 @@ def _sendable(error: Exception) -> Exception:
     """The error itself, or its words where it does not survive the journey."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # anybody's exception may hold anything
+    except Exception:  # it may hold anything; its traceback goes along as text in any case
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_LOG = logging.getLogger(__name__)
 # Of one component, for runs of the original at sizes that may not even work.
 SECONDS = 2.0
 
@@ -84,7 +86,8 @@ def _run(model: nn.Module, component: Component, inputs: DummyInputs) -> dict[st
                 model, {name: tensor.clone() for name, tensor in inputs.tensors.items()}
             )
             return {output.name: given[output.name].detach().clone() for output in component.outputs}
-    except Exception:  # a model says in its own way that it cannot take a size
+    except Exception as error:  # a model says in its own way that it cannot take a size
+        _LOG.debug("%s does not run at a stretched size: %r", component.stem, error)
         return None
 
 

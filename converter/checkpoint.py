@@ -42,10 +42,10 @@ def open_as(architecture: Architecture, folder: Path, allow_pickle: bool) -> Che
         opened = None if architecture.opens is None else architecture.opens(folder, allow_pickle)
     except ConverterError:
         raise
-    except Exception as error:
+    except Exception as error:  # the plugin's code
         raise PluginError(
-            f"architecture {architecture.name!r} fails at opening {folder.name}: {type(error).__name__}: {error}",
-            remedy="mend or uninstall its plugin, or leave it out with CONVERTER_PLUGINS",
+            f"architecture {architecture.name!r} failed to open {folder.name}: {type(error).__name__}: {error}",
+            remedy="fix or uninstall its plugin, or exclude it with CONVERTER_PLUGINS",
         ) from error
     if opened is None:
         return None

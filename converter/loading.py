@@ -47,14 +47,14 @@ class Loader:
     def add(self, candidate: Candidate) -> None:
         try:
             if any(candidate.name == other.candidate.name for other in self.contributions):
-                raise BrokenPluginError("a plugin of this name is there already; rename the entry point")
+                raise BrokenPluginError("another plugin already has this name; rename the entry point")
             plugin = run_isolated(candidate.load, self.timeout, doing="importing it")
             if candidate.may_be_shared and not self._has_hooks(plugin):
                 return
             stated = getattr(plugin, API_ATTRIBUTE, None)
             check_api(stated)
             self.contributions.append(Contribution(candidate, stated, self._ask(candidate, plugin)))
-        except Exception as error:
+        except Exception as error:  # a plugin may raise anything, and the others must still load
             self._fail(candidate, explain(error, candidate.module))
 
     def assemble(self) -> Assembly:
@@ -96,12 +96,12 @@ class Loader:
             own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]
             if caller.name in self.hooks and any("register" not in impl.argnames for impl in own):
                 raise BrokenPluginError(
-                    f"its {caller.name} takes no argument `register`, so it brings nothing"
+                    f"its {caller.name} takes no argument `register`, so it registers nothing"
                 )
         if not callers:
             unmarked = [name for name in self.hooks if hasattr(plugin, name)]
             reason = f"its {unmarked[0]} is not marked" if unmarked else "nothing in it is marked"
-            raise BrokenPluginError(f"{reason} with @converter.hookimpl, so it brings nothing")
+            raise BrokenPluginError(f"{reason} with @converter.hookimpl, so it registers nothing")
 
     def _call(self, plugin: Any) -> tuple[Registration, ...]:
         brought: list[Registration] = []
@@ -124,7 +124,7 @@ class _Collector:
         if not all(isinstance(name, str) and name for name in names):
             raise BrokenPluginError(f"{hook} was given overrides={overrides!r}, which are not names")
         if record is None and not names:
-            raise BrokenPluginError(f"{hook} was given nothing: None only goes with overrides=, to remove")
+            raise BrokenPluginError(f"{hook} was given None without overrides=, which says what to remove")
         if record is not None and not isinstance(record, wanted):
             article = "an" if wanted.__name__[0] in "AEIOU" else "a"
             raise BrokenPluginError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from converter.json_files import object_or_empty
 from converter.precision.samples import draw_feed
 
 Feed = Mapping[str, Mapping[str, Any]]
+_LOG = logging.getLogger(__name__)
 
 
 def declared_feeds(folder: Path, record: Mapping[str, Any], stems: Sequence[str], count: int) -> list[Feed]:
@@ -40,7 +42,8 @@ def declared_feeds(folder: Path, record: Mapping[str, Any], stems: Sequence[str]
                 tensors = component.inputs(Size(point, "none", seed)).tensors
                 made[component.stem] = {name: tensor.numpy() for name, tensor in tensors.items()}
             feeds.append(made)
-    except Exception:  # the plugin's code, in a package that may lack its config or anything else
+    except Exception as error:  # the plugin's code, in a package that may lack its config or anything else
+        _LOG.info("the package's architecture makes no inputs for it: %r", error)
         return []
     return feeds if components else []
 
