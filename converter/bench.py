@@ -48,7 +48,7 @@ def bench(
     numbers = (repeats, documents, *batch_sizes, threads or 1)
     if not batch_sizes or min(numbers) < 1 or new_tokens < 2:
         raise UsageError(
-            "a benchmark needs 1 or more repeats, documents, threads and texts in a batch, and 2 or more new tokens"
+            "a benchmark needs at least 1 repeat, document, thread and text per batch, and at least 2 new tokens"
         )
     from converter.bench_plan import Amounts, plan
     from converter.runtime.files import open_package
@@ -118,7 +118,7 @@ def _reply(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise PackageError(
-            f"{name}: the process that ran it ended without a word",
+            f"{name}: its process exited without an answer",
             remedy="it may have run out of memory",
             topic="memory",
         )

@@ -72,7 +72,7 @@ def _open_decoder(
     graph = _open(files, stem, precision, threads)
     if unknown := set(graph.inputs) - set(graph.states.values()) - known:
         raise PackageError(
-            f"{graph.file} wants {', '.join(sorted(unknown))}, which a benchmark does not make"
+            f"{graph.file} takes {', '.join(sorted(unknown))}, for which a benchmark has no values"
         )
     return graph
 

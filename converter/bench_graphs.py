@@ -67,8 +67,8 @@ def _run(model: Any, feed: Mapping[str, Array], output: str) -> NDArray[np.float
         record = model(**{name: torch.from_numpy(value) for name, value in feed.items()})
     if output not in record:
         raise PackageError(
-            f"{type(model).__name__} gives {', '.join(record)}, and the graph {output}",
-            remedy="leave --model out: the precisions are compared with each other then",
+            f"{type(model).__name__} returns {', '.join(record)}, but the graph returns {output}",
+            remedy="leave out --model to compare the precisions with each other",
         )
     found: NDArray[np.float32] = record[output].numpy()
     return found

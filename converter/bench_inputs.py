@@ -81,7 +81,7 @@ class _Sizes:
         free = [size for size in value.shape[1:] if not isinstance(size, int)]
         if free and len(usual) != len(free):
             raise PackageError(
-                f"{file} takes {value.name} {list(value.shape)}, of which a benchmark knows no size",
+                f"{file} takes {value.name} {list(value.shape)}, a shape for which a benchmark knows no size",
                 remedy="time it with onnxruntime itself, as its README.md shows",
             )
         filling = iter(usual)

@@ -74,7 +74,7 @@ def plan(files: PackageFiles, amounts: Amounts) -> Plan:
     if "input_ids" in names and "pixel_values" not in names:
         return _text(files, graph, amounts, precisions)
     raise PackageError(
-        f"{files.folder / graph.file} takes {', '.join(sorted(names))}, and only encoders and classifiers of texts,"
+        f"{files.folder / graph.file} takes {', '.join(sorted(names))}, but only encoders and classifiers of texts,"
         " images or sounds, late interaction, decoders, and encoders with their decoders are measured",
         remedy="time it with onnxruntime itself, as its README.md shows",
     )
@@ -120,7 +120,7 @@ def _pair(files: PackageFiles, amounts: Amounts) -> Plan:
     )
     if start is None:
         raise PackageError(
-            f"{files.folder} names no decoder_start_token_id, with which generation begins",
+            f"{files.folder} has no decoder_start_token_id, which generation starts from",
             remedy="copy config.json and generation_config.json from the model's repository",
         )
     names = {value.name for value in graph.inputs}
@@ -136,7 +136,9 @@ def _pair(files: PackageFiles, amounts: Amounts) -> Plan:
         ]
         usual, of = "AutoModelForSeq2SeqLM", f"sources of {PROMPT_TOKENS} tokens drawn at random"
     else:
-        raise PackageError(f"{graph.file} takes {', '.join(sorted(names))}, which a benchmark does not make")
+        raise PackageError(
+            f"{graph.file} takes {', '.join(sorted(names))}, for which a benchmark has no values"
+        )
     both = tuple(name for name in files.precisions(ENCODER) if name in files.precisions(DECODER))
     settings = {"auto_class": _auto_class(files, usual), "start": start}
     return Plan("pair", generation_load(sources, amounts.new_tokens, of), both, settings)

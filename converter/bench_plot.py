@@ -16,9 +16,9 @@ def check_plot(path: Path) -> None:
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib", remedy="pip install 'converter[plot]'", topic="extras")
     if not path.parent.is_dir():
-        raise UsageError(f"--plot: there is no folder {path.parent}", remedy="make it first")
+        raise UsageError(f"--plot: there is no folder {path.parent}", remedy="create it first")
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"--plot {path}: unknown kind of picture", remedy="name it .png, .svg or .pdf")
+        raise UsageError(f"--plot {path}: unknown image format", remedy="name it .png, .svg or .pdf")
 
 
 def draw(report: BenchReport, path: Path) -> None:

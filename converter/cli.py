@@ -127,7 +127,7 @@ def _names(listed: str) -> tuple[str, ...]:
 @cli.command("plugins", short_help="Show every plugin, and what is broken.")
 @options(*OUTPUT)
 def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Show every plugin, what it brought, and why the broken ones failed."""
+    """Show every plugin, what it registers, and why broken ones failed."""
     from converter.display import describe_plugins, show_plugins, write_json
     from converter.registry import load_registry
 
@@ -144,7 +144,7 @@ def plugins_command(quiet: bool, verbose: bool, as_json: bool) -> None:
 @options(*OUTPUT)
 @click.pass_context
 def inspect_command(ctx: click.Context, package: Path, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Describe a package and check its files. Exits with 1 if one is missing, altered or surplus."""
+    """Describe a package and check its files. Exits with 1 if one is missing, altered or not recorded."""
     from converter.display import show_package, write_json
     from converter.package import inspect_package
 
@@ -261,9 +261,7 @@ def run(argv: Sequence[str]) -> int:
     except ConverterError as error:
         return _report_error(error_text(error), error.exit_code, verbose)
     except MemoryError:
-        spent = ConverterError(
-            "no memory is left", remedy="--parity structural needs less of it", topic="memory"
-        )
+        spent = ConverterError("out of memory", remedy="--parity structural needs less", topic="memory")
         return _report_error(error_text(spent), spent.exit_code, verbose)
     except Exception as error:  # the last resort: the user gets a line, not a stack
         hint = "" if verbose else "; run again with --verbose for the traceback"

@@ -36,7 +36,7 @@ def new_command(name: str, output: Path | None, quiet: bool, verbose: bool, as_j
 @click.argument("topic", required=False)
 @options(*OUTPUT)
 def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Print what causes an error and what cures it, by the name the error ends with."""
+    """Print the causes and cures of an error, by the topic that its message names."""
     from converter.display import write_json
     from converter.troubleshooting import entries, explain
 
@@ -57,7 +57,7 @@ def explain_command(topic: str | None, quiet: bool, verbose: bool, as_json: bool
 @click.command("bisect", short_help="Find the first module that is wrong.")
 @click.argument("package", type=FOLDER)
 @click.option("--model", "--model-id", help="The checkpoint the package was made from.")
-@click.option("--precision", help="Rank the modules of this precision by the error they add to fp32's.")
+@click.option("--precision", help="Rank this precision's modules by the error they add to fp32.")
 @options(BASE_MODEL, *OUTPUT)
 @click.pass_context
 def bisect_command(
@@ -72,7 +72,7 @@ def bisect_command(
 ) -> None:
     """Find the first module that a package computes differently. Exits with 3 if there is one.
 
-    With --precision no checkpoint is needed: the package's own fp32 graphs are what others are compared with.
+    With --precision no checkpoint is needed: modules are compared with those of the package's own fp32 graphs.
     """
     from converter.display import show_bisection, write_json
     from converter.extras import require_export

@@ -70,7 +70,7 @@ def check_weights(names: Sequence[str], source: str, *, allow_pickle: bool) -> N
     """Raise CheckpointError when the files of a checkpoint hold no weights, or none that may be read."""
     if not any(map(is_weight, names)):
         raise CheckpointError(
-            f"{source} has neither safetensors nor pytorch_model.bin at its top",
+            f"{source} has neither safetensors nor pytorch_model.bin at its top level",
             remedy="choose a checkpoint made for transformers",
         )
     if any(map(is_pickle, names)) and not allow_pickle:

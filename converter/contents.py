@@ -26,7 +26,7 @@ def write_contents(build: PackageBuild, entries: Sequence[PackageFile]) -> tuple
         except Exception as error:  # whose code it is, nobody knows
             raise PackageError(
                 f"the package file {entry.name!r} could not be made: {type(error).__name__}: {error}",
-                remedy="`converter plugins` says who brings it; CONVERTER_PLUGINS leaves that plugin out",
+                remedy="`converter plugins` shows which plugin registers it; CONVERTER_PLUGINS can exclude that plugin",
             ) from error
         if _stamps(build.folder) != graphs:
             raise PackageError(

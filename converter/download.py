@@ -34,7 +34,7 @@ def resolve_model(
     name = model or reference
     if not name:
         raise UsageError(
-            "no model is named, and the architecture has no reference checkpoint", remedy=WITHOUT_HUB
+            "no model is given, and the architecture has no reference checkpoint", remedy=WITHOUT_HUB
         )
     path = Path(name).expanduser()
     if path.is_dir():
@@ -78,7 +78,7 @@ def download(
     for name in names:
         if not stays_inside(folder / name, folder):
             raise CheckpointError(
-                f"{folder / name} is a link that leaves its folder", remedy="copy the file there"
+                f"{folder / name} is a link to a file outside its folder", remedy="copy the file there"
             )
     with stage_package(output, overwrite=overwrite, source=folder, kind=KIND) as staging:
         for name in names:

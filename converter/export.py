@@ -24,8 +24,8 @@ def traced_size(component: Component, overrides: Mapping[str, int] | None = None
     frozen = sorted(name for name, value in sizes.items() if value < 2)
     if frozen:
         raise ExportError(
-            f"{component.stem}: cannot trace with {', '.join(frozen)} below 2: torch fixes an axis of size 1 for good",
-            remedy="trace with 2 or more; the finished graph takes 1 as well",
+            f"{component.stem}: cannot trace with {', '.join(frozen)} below 2: torch makes an axis of size 1 constant",
+            remedy="trace with 2 or more; the finished graph accepts 1 as well",
         )
     return Size(sizes)
 
@@ -127,7 +127,7 @@ def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: 
             _name_parameter(graph, value, source)
         elif isinstance(getattr(value.const_value, "raw", None), FakeTensor):
             raise ExportError(
-                f"{stem}: the graph needs {name!r}, which is no parameter of the model and has no value",
+                f"{stem}: the graph needs {name!r}, which is not a parameter of the model and has no value",
                 remedy="a wrapper may use the model's parameters and real buffers; it may not make new parameters",
             )
         else:

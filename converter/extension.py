@@ -86,7 +86,7 @@ class _Components:
                 if component.stem in found and not added.replacing:
                     raise PluginError(
                         f"{added.plugin} adds a graph {component.stem!r} to task {task!r} of {self.base.name!r},"
-                        " which has one of that name",
+                        " which already has one of that name",
                         remedy="choose another stem, or override the variant whose graph it replaces",
                     )
                 found[component.stem] = component

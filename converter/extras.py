@@ -14,7 +14,7 @@ def require_export() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"converting needs {', '.join(missing)}, which the base installation leaves out",
+            f"converting needs {', '.join(missing)}, which the base installation does not include",
             remedy="pip install 'converter[export]'",
             topic="extras",
         )

@@ -108,7 +108,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             results.append(call())
-        except BaseException as error:
+        except BaseException as error:  # raised by the caller, below
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True, name="ask the hub")
@@ -145,8 +145,8 @@ def _fetch(model: HubModel, info: ModelInfo) -> tuple[Path, str]:
         )
     except Exception as error:  # as in find_on_hub
         raise CheckpointError(
-            f"the download of {model.name} broke off ({type(error).__name__}: {error})",
-            remedy="run it again: it goes on where it stopped",
+            f"the download of {model.name} was interrupted ({type(error).__name__}: {error})",
+            remedy="run it again: it resumes where it stopped",
         ) from error
     return Path(folder), Path(folder).name
 

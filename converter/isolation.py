@@ -35,11 +35,11 @@ def run_isolated(action: Callable[[], T], timeout: float, *, doing: str) -> T:
     if raised:
         if isinstance(raised[0], Exception | KeyboardInterrupt):
             raise raised[0]
-        raise BrokenPluginError(f"{doing} ended in {raised[0]!r}") from raised[0]
+        raise BrokenPluginError(f"{doing} raised {raised[0]!r}") from raised[0]
     if not outcome:
         raise BrokenPluginError(
             f"{doing} took longer than {timeout:g} s (CONVERTER_PLUGIN_TIMEOUT); "
-            "a plugin must not load models or use the network then"
+            "a plugin must not load models or use the network at that point"
         )
     return outcome[0]
 

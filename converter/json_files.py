@@ -18,7 +18,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that must hold an object. Raises CheckpointError if it does not."""
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object", remedy=DOWNLOAD_AGAIN)
+        raise CheckpointError(f"{path} is not a JSON object", remedy=DOWNLOAD_AGAIN)
     return content
 
 
@@ -34,7 +34,7 @@ def read_list(path: Path) -> list[Any]:
     """A JSON file that must hold an array. Raises CheckpointError if it does not."""
     content = _read_json(path)
     if not isinstance(content, list):
-        raise CheckpointError(f"{path} holds no JSON array", remedy=DOWNLOAD_AGAIN)
+        raise CheckpointError(f"{path} is not a JSON array", remedy=DOWNLOAD_AGAIN)
     return content
 
 

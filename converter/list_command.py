@@ -9,10 +9,10 @@ from converter.options import OUTPUT, options
 
 
 @click.command("list", short_help="Show the architectures and their tasks.")
-@click.option("--arch", help="Only this architecture, by its name or a model type it owns.")
+@click.option("--arch", help="Only this architecture, by name or model type.")
 @options(*OUTPUT)
 def list_command(arch: str | None, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Show the architectures, the model types they own, their tasks and variants; of one, its inputs and outputs."""
+    """Show architectures with their model types, tasks and variants; with --arch, inputs and outputs too."""
     from converter.display import describe_architecture, show_architecture, show_architectures, write_json
     from converter.interfaces import interfaces
     from converter.registry import load_registry

@@ -126,7 +126,7 @@ def open_adapter(folder: Path, source: str, *, allow_pickle: bool = False) -> Ad
             factors.setdefault(found["path"], {})[found["side"]] = info
             embeddings |= {found["path"]} if found["embedding"] else set()
         elif "lora_" in short:
-            raise CheckpointError(f"{source}: no way is known to merge {name!r}", remedy=MERGE_FIRST)
+            raise CheckpointError(f"{source}: {name!r} cannot be merged", remedy=MERGE_FIRST)
         else:
             replaced[short.replace(".modules_to_save", "").replace(".base_layer", "")] = info
     turned = bool(config.get("fan_in_fan_out"))
@@ -166,7 +166,7 @@ def require_applied(checkpoint: Checkpoint, mapping: Mapping[str, WeightRecipe])
 def _check(config: Mapping[str, Any], source: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"{source} is an adapter of kind {kind}, not LORA", remedy=MERGE_FIRST)
+        raise CheckpointError(f"{source} is an adapter of type {kind}, not LORA", remedy=MERGE_FIRST)
     bad = [name for name in _REFUSED if config.get(name)]
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
@@ -175,7 +175,7 @@ def _check(config: Mapping[str, Any], source: str) -> None:
         bad.append(f"bias={config['bias']}")
     if bad:
         raise CheckpointError(
-            f"{source} is an adapter with {', '.join(bad)}, which is not merged here", remedy=MERGE_FIRST
+            f"{source} is an adapter with {', '.join(bad)}, which cannot be merged here", remedy=MERGE_FIRST
         )
 
 
@@ -200,7 +200,7 @@ def _low_rank(
     a, b = sides["A"], sides["B"]
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise CheckpointError(
-            f"{source}: the factors of {path} are no matrices: {a.shape}, {b.shape}", remedy=MERGE_FIRST
+            f"{source}: the factors of {path} are not matrices: {a.shape}, {b.shape}", remedy=MERGE_FIRST
         )
     rank = _setting(config, "rank_pattern", "r", path, source)
     if not a.shape[0] == b.shape[1] == rank:

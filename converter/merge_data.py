@@ -62,7 +62,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise PackageError(f"{path} cannot be read: {error.strerror}", remedy="name an .onnx file") from error
     except DecodeError as error:
         raise PackageError(
-            f"{path} is no ONNX model, or it is damaged", remedy="name an .onnx file"
+            f"{path} is not an ONNX model, or it is damaged", remedy="name an .onnx file"
         ) from error
 
 

@@ -41,7 +41,7 @@ def write_model(model: ir.Model, path: Path, *, embed: bool, advance: Advance | 
         )
     if plan.size > EMBEDDED_LIMIT:
         raise PackageError(
-            f"{path.name} would have {plan.size} bytes: protobuf ends at 2 GiB",
+            f"{path.name} would have {plan.size} bytes: protobuf is limited to 2 GiB",
             remedy="write the weights to a data file (--external-data always)",
         )
     with HashedFile(path) as file:

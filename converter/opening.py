@@ -22,7 +22,7 @@ def open_source(request: ConversionRequest, folder: Path, source: str) -> Checkp
     if not is_adapter(folder):
         if request.base_model is not None:
             raise UsageError(
-                f"{source} is no adapter, so nothing is merged into {request.base_model}",
+                f"{source} is not an adapter, so there is nothing to merge into {request.base_model}",
                 remedy="leave --base-model out",
             )
         return open_checkpoint(folder, source=source, allow_pickle=request.allow_pickle)
@@ -52,6 +52,6 @@ def _resolve_base(request: ConversionRequest, folder: Path, source: str) -> tupl
         )
     except CheckpointError as error:
         raise CheckpointError(
-            f"the base model of adapter {source} is not there: {error.message}",
+            f"the base model of adapter {source} cannot be found: {error.message}",
             remedy="name it, a folder or a hub id, with --base-model",
         ) from error

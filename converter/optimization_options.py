@@ -19,12 +19,14 @@ OPTIMIZATION = (
     click.option(
         "--optimize",
         type=click.Choice([*get_args(Optimization), *OPTIMUM_LEVELS], case_sensitive=False),
-        help="basic (default) for any client, extended for operators of opset 23, ort for onnxruntime's own.",
+        help="basic (default) runs in any client, extended adds operators of opset 23, ort adds onnxruntime's own.",
     ),
     click.option(
-        "--optimizer-level", type=click.Choice(list(ORT_LEVELS)), help="The same in onnxruntime's numbers."
+        "--optimizer-level",
+        type=click.Choice(list(ORT_LEVELS)),
+        help="The same as onnxruntime's level numbers.",
     ),
-    click.option("--no-post-process", is_flag=True, help="--optimize none: the graph as traced."),
+    click.option("--no-post-process", is_flag=True, help="The same as --optimize none: the graph as traced."),
 )
 
 

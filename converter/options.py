@@ -18,60 +18,90 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 OUTPUT = (
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
-    click.option("--verbose", is_flag=True, help="Show what libraries say, and tracebacks."),
-    click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object to stdout, and nothing else there."
-    ),
+    click.option("--verbose", is_flag=True, help="Show library output and tracebacks."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
 )
 HUB = (
     click.option("--revision", help="Branch, tag or commit on the hub."),
-    click.option("--token", help="Access token of the hub."),
-    click.option("--cache-dir", type=FOLDER, help="Where the hub's files are cached."),
+    click.option("--token", help="Access token for the hub."),
+    click.option("--cache-dir", type=FOLDER, help="Folder of the hub cache."),
 )
-BASE_MODEL = click.option("--base-model", help="What an adapter is merged into. [default: what it names]")
+BASE_MODEL = click.option(
+    "--base-model", help="Base model to merge an adapter into. [default: the one it names]"
+)
 CONVERSION = (
-    click.option("--arch", default="auto", show_default=True, help="Architecture, or a model type it owns."),
+    click.option("--arch", default="auto", show_default=True, help="Architecture or model type."),
     click.option(
-        "--model", "--model-id", help="Local folder or hub id. [default: the architecture's reference]"
+        "--model",
+        "--model-id",
+        help="Local folder or hub id. [default: the architecture's reference checkpoint]",
     ),
     BASE_MODEL,
     *HUB,
     click.option("--output", type=FOLDER, help="Package folder. [default: models/<model name>]"),
     click.option(
-        "--output-parent-dir", "output_parent", type=FOLDER, help="Folder the package folder goes into."
+        "--output-parent-dir", "output_parent", type=FOLDER, help="Parent folder for the package folder."
     ),
-    click.option("--task", help="Head to convert. [default: the checkpoint's own]"),
+    click.option("--task", help="Task to convert for. [default: the checkpoint's own]"),
     click.option("--variants", default="", help="Comma-separated names. [default: all]"),
-    click.option("--dtype", type=click.Choice(get_args(Dtype)), default="fp32", show_default=True),
-    click.option("--precisions", default="", help="Graphs to add, such as q8,fp16. [default: none]"),
+    click.option(
+        "--dtype",
+        type=click.Choice(get_args(Dtype)),
+        default="fp32",
+        show_default=True,
+        help="What graphs compute in.",
+    ),
+    click.option("--precisions", default="", help="Precisions to add, such as q8,fp16. [default: none]"),
     click.option("--quantize", is_flag=True, help="The same as --precisions q8."),
     *QUANTIZATION,
     click.option(
-        "--opset", type=click.IntRange(OPSETS[0], OPSETS[-1]), default=DEFAULT_OPSET, show_default=True
+        "--opset",
+        type=click.IntRange(OPSETS[0], OPSETS[-1]),
+        default=DEFAULT_OPSET,
+        show_default=True,
+        help="ONNX opset.",
     ),
-    click.option("--batch-size", type=int, help="Batch size of the traced dummies."),
-    click.option("--sequence-length", type=int, help="Sequence length of the traced dummies."),
+    click.option("--batch-size", type=int, help="Batch size to trace at, 2 or more."),
+    click.option("--sequence-length", type=int, help="Sequence length to trace at, 2 or more."),
     *OPTIMIZATION,
     click.option(
-        "--external-data", type=click.Choice(get_args(ExternalData)), default="auto", show_default=True
+        "--external-data",
+        type=click.Choice(get_args(ExternalData)),
+        default="auto",
+        show_default=True,
+        help="Whether weights go into a file beside the graphs.",
     ),
-    click.option("--parity", type=click.Choice(get_args(ParityMode)), default="auto", show_default=True),
+    click.option(
+        "--parity",
+        type=click.Choice(get_args(ParityMode)),
+        default="auto",
+        show_default=True,
+        help="How to compare graphs with the original.",
+    ),
     click.option("--skip-validation", is_flag=True, help="The same as --parity off."),
     click.option(
         "--atol", type=click.FloatRange(0, min_open=True), help="Largest absolute difference allowed."
     ),
-    click.option("--debug-parity", is_flag=True, help="Where parity fails, find the module that is wrong."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--debug-parity", is_flag=True, help="If parity fails, find the first wrong module."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="For random weights, sizes and inputs.",
+    ),
     click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True),
     click.option(
-        "--tiny", is_flag=True, help="Convert a two-layer checkpoint with random weights. No network."
+        "--tiny", is_flag=True, help="Convert a two-layer model with random weights; needs no network."
     ),
-    click.option("--overwrite", is_flag=True, help="Replace an existing target, once the new one is proven."),
+    click.option(
+        "--overwrite", is_flag=True, help="Replace an existing target once the new package is proven."
+    ),
     click.option(
         "--keep-failed", is_flag=True, help="Keep a package that failed parity, marked, beside the target."
     ),
-    click.option("--no-stamp", is_flag=True, help="Trace every layer, also those that repeat."),
-    click.option("--allow-pickle", is_flag=True, help="Load a pickle checkpoint, weights only."),
+    click.option("--no-stamp", is_flag=True, help="Trace every layer, even repeated ones."),
+    click.option("--allow-pickle", is_flag=True, help="Read pickled checkpoints, weights only."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the checkpoint."),
 )
 

@@ -145,7 +145,7 @@ def _measure(
     except Exception as error:  # a metric may be anybody's
         raise PluginError(
             f"metric {metric.name!r} failed on {where}: {type(error).__name__}: {error}",
-            remedy="`converter plugins` says who brings it",
+            remedy="`converter plugins` shows which plugin registers it",
         ) from error
 
 

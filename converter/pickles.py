@@ -178,7 +178,7 @@ def _load(path: Path, *, mmap: bool, location: str = "cpu") -> dict[str, torch.T
     )
     if others:
         raise CheckpointError(
-            f"{path.name} is no plain table of tensors: it holds {others[0]!r}", remedy=_REMEDY
+            f"{path.name} is not a plain table of tensors: it holds {others[0]!r}", remedy=_REMEDY
         )
     return {str(name): tensor.detach() for name, tensor in content.items()}
 

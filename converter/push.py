@@ -80,7 +80,7 @@ def _check_name(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise UsageError(
-            f"{repo!r} cannot be a repository: {error}", remedy="write NAMESPACE/NAME"
+            f"{repo!r} is not a valid repository name: {error}", remedy="write NAMESPACE/NAME"
         ) from error
 
 
@@ -102,7 +102,7 @@ def _open(api: HfApi, plan: Push) -> tuple[Push, set[str]]:
     if plan.private and not info.private:
         raise UsageError(
             f"{made.repo_id} exists and is public",
-            remedy="--public says that this is meant; else choose another name",
+            remedy="pass --public if that is intended, or choose another name",
         )
     if plan.revision is not None:
         api.create_branch(made.repo_id, branch=plan.revision, exist_ok=True)
@@ -141,13 +141,16 @@ def _asked(repo: str, call: Callable[[], T]) -> T:
     """What the hub answers; its refusals and its silence become HubError."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    log_in = "make a token that may write at https://huggingface.co/settings/tokens, then --token or `hf auth login`"
+    log_in = (
+        "create a token with write access at https://huggingface.co/settings/tokens,"
+        " then use --token or `hf auth login`"
+    )
     try:
         return call()
     except ConverterError:
         raise
     except LocalTokenNotFoundError as error:
-        raise HubError("the hub wants to know who uploads, and there is no token", remedy=log_in) from error
+        raise HubError("the hub requires a token for uploads, and there is none", remedy=log_in) from error
     except HfHubHTTPError as error:
         code = error.response.status_code
         if code in (401, 403):
@@ -158,7 +161,7 @@ def _asked(repo: str, call: Callable[[], T]) -> T:
         raise HubError(f"the hub refuses {repo} ({code}): {said}", remedy=_AGAIN) from error
     except Exception as error:  # the client under huggingface_hub changes, and its errors share no base
         raise HubError(
-            f"the upload to {repo} broke off ({type(error).__name__}: {error})", remedy=_AGAIN
+            f"the upload to {repo} was interrupted ({type(error).__name__}: {error})", remedy=_AGAIN
         ) from error
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.command("push", short_help="Upload a package to the model hub.")
 @click.argument("package", type=FOLDER)
 @click.argument("repo")
-@click.option("--public", is_flag=True, help="Anybody may see it. [default: private]")
-@click.option("--revision", help="Branch to upload to; made if there is none. [default: main]")
-@click.option("--token", help="Access token of the hub. [default: that of `hf auth login`]")
-@click.option("--dry-run", is_flag=True, help="List what would go, and touch no network.")
+@click.option("--public", is_flag=True, help="Make the repository public. [default: private]")
+@click.option("--revision", help="Branch to upload to, created if missing. [default: main]")
+@click.option("--token", help="Access token for the hub. [default: from `hf auth login`]")
+@click.option("--dry-run", is_flag=True, help="List what would be uploaded; uses no network.")
 @options(*OUTPUT)
 def push_command(
     package: Path,
@@ -34,7 +34,7 @@ def push_command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Upload a package to the model hub, as NAMESPACE/NAME. A broken upload goes on where it stopped."""
+    """Upload a package to the model hub, as NAMESPACE/NAME. An interrupted upload resumes when run again."""
     from converter.display import write_json
 
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:

@@ -23,7 +23,7 @@ _MEASURES = ("cosine", "cosine_min", "top1", "maxsim_top1", "perplexity")
 @click.option("--output", type=FOLDER, help="Folder of the new package. [default: added to PACKAGE]")
 @click.option("--precisions", default="q8", show_default=True, help="Comma-separated names.")
 @options(*QUANTIZATION)
-@click.option("--keep-failed", is_flag=True, help="Write what misses its budget, marked in converter.json.")
+@click.option("--keep-failed", is_flag=True, help="Keep what misses its budget, marked in converter.json.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output, after success only.")
 @options(*OUTPUT)
 def quantize_command(
@@ -37,7 +37,7 @@ def quantize_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Add precisions to PACKAGE, a package or an ONNX file, each judged. Exits with 3 if one misses its budget."""
+    """Add precisions to PACKAGE, a package or .onnx file, and measure each. Exits with 3 if one misses its budget."""
     from converter.display import write_json
 
     names = [name.strip() for name in precisions.split(",") if name.strip()]

@@ -19,42 +19,55 @@ SIZES = ("16", "32", "64", "128", "256")
 
 QUANTIZATION = (
     click.option(
-        "--keep", multiple=True, metavar="MEASURE=BOUND", help="cosine=0.999, top1=0.99 and the like."
+        "--keep",
+        multiple=True,
+        metavar="MEASURE=BOUND",
+        help="Quality to keep: cosine=0.999, top1=0.99. May be repeated.",
     ),
     click.option(
         "--prefer",
         type=click.Choice(["size", "speed"]),
         default="size",
         show_default=True,
-        help="What to take of all that keeps the budget.",
+        help="Which plan to take of those that keep their budget.",
     ),
-    click.option("--unjudged", is_flag=True, help="Write precisions that nothing was measured of."),
+    click.option("--unjudged", is_flag=True, help="Write precisions without measuring them."),
     click.option(
-        "--calibration", metavar="SOURCE", help="A text file, JSON lines, a folder of images, or generated."
+        "--calibration",
+        metavar="SOURCE",
+        help="Calibrate on a text file, JSON lines, a folder of images, or `generated`.",
     ),
-    click.option("--evaluation", metavar="SOURCE", help="What to judge by, of the same kinds."),
-    click.option("--num-samples", type=click.IntRange(1), help="Calibration samples to use, and no fewer."),
-    click.option("--static", type=click.Choice(METHODS), help="Calibrate activations of 8 bits (QDQ)."),
+    click.option("--evaluation", metavar="SOURCE", help="Inputs to measure quality on, in the same formats."),
     click.option(
-        "--target", type=click.Choice(TARGETS), default="auto", show_default=True, help="Where it will run."
+        "--num-samples", type=click.IntRange(1), help="Calibration samples to use; fewer is an error."
     ),
-    click.option("--per-channel/--no-per-channel", default=None, help="A scale for each column of a matrix."),
-    click.option("--reduce-range/--no-reduce-range", default=None, help="Weights of 7 bits."),
     click.option(
-        "--weight-type", type=click.Choice(["QInt8", "QUInt8"]), help="Of matrices with column scales."
+        "--static", type=click.Choice(METHODS), help="Calibrate 8-bit activations by this method (QDQ)."
     ),
-    click.option("--block-size", type=click.Choice(SIZES), help="Weights with one scale, in blocks."),
+    click.option(
+        "--target",
+        type=click.Choice(TARGETS),
+        default="auto",
+        show_default=True,
+        help="Hardware it will run on.",
+    ),
+    click.option("--per-channel/--no-per-channel", default=None, help="One scale per column of a matrix."),
+    click.option("--reduce-range/--no-reduce-range", default=None, help="7-bit weights."),
+    click.option(
+        "--weight-type",
+        type=click.Choice(["QInt8", "QUInt8"]),
+        help="Type of weights with a scale per column.",
+    ),
+    click.option("--block-size", type=click.Choice(SIZES), help="Weights per scale, for formats in blocks."),
     click.option("--symmetric/--no-symmetric", default=None, help="Without zero points."),
     click.option(
-        "--accuracy-level", type=click.IntRange(0, 4), help="Of products in blocks: 4 int8, 0 fp32."
+        "--accuracy-level", type=click.IntRange(0, 4), help="How formats in blocks multiply: 4 int8, 0 fp32."
     ),
-    click.option(
-        "--trials", type=click.IntRange(1), help="Plans to measure at most. [default: by the model's size]"
-    ),
+    click.option("--trials", type=click.IntRange(1), help="Most plans to measure. [default: by model size]"),
     click.option(
         "--minutes",
         type=click.FloatRange(0, min_open=True),
-        help="Begin no plan after so long; take the best so far. [default: 60 a precision]",
+        help="Start no plan after this long; take the best so far. [default: 60 per precision]",
     ),
     click.option("--recipe", type=FILE, help="Apply a recorded recipe (a converter.json, or a part of it)."),
 )
@@ -106,4 +119,4 @@ def settings_of(options: Mapping[str, Any], *, keep_failed: bool = False) -> Set
     try:
         return Settings(tuning=tuning, keep_failed=keep_failed, **known)
     except TypeError as error:
-        raise UsageError(f"an option of precisions is unknown: {error}") from error
+        raise UsageError(f"unknown quantization option: {error}") from error

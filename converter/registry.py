@@ -146,7 +146,7 @@ def load_registry(environ: Mapping[str, str] = os.environ) -> Registry:
         raise PluginError(
             "plugins failed, and CONVERTER_STRICT_PLUGINS is set:\n    "
             + "\n    ".join(map(str, registry.failures)),
-            remedy="mend or uninstall them, or name the wanted ones in CONVERTER_PLUGINS",
+            remedy="fix or uninstall them, or list the ones you want in CONVERTER_PLUGINS",
         )
     return registry
 

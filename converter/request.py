@@ -96,14 +96,14 @@ class ConversionRequest:
             )
         if self.opset not in OPSETS:
             raise UsageError(
-                f"opset {self.opset} cannot be written", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}"
+                f"opset {self.opset} is not supported", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}"
             )
         for name in ("batch_size", "sequence_length"):
             size = getattr(self, name)
             if size is not None and size < 2:
                 raise UsageError(
                     f"{name} {size}: graphs are traced at sizes of 2 or more, tracing at 1 freezes the axis",
-                    remedy="the graph serves size 1 all the same; leave the option out or give a larger size",
+                    remedy="the graph accepts size 1 anyway; leave the option out or give a larger size",
                 )
         if self.output is not None and self.output_parent is not None:
             raise UsageError(

@@ -94,7 +94,7 @@ def _at(component: Component, size: Size) -> Iterator[None]:
         raise ParityError(
             f"{component.stem} at {size.label}: the original or its wrapper fails on the inputs built for this size:"
             f" {type(error).__name__}: {error}",
-            remedy="inputs must work at every size that the axes allow: narrow the axis, or mend the inputs",
+            remedy="inputs must work at every size that the axes allow: narrow the axis, or fix the inputs",
         ) from error
 
 

@@ -95,7 +95,7 @@ def _tiny(request: ConversionRequest, registry: Registry, scratch: Path) -> tupl
 
     if request.arch == "auto":
         raise UsageError(
-            "--tiny makes a checkpoint of an architecture, and none is named", remedy="add --arch NAME"
+            "--tiny makes a checkpoint of an architecture, but none is given", remedy="add --arch NAME"
         )
     if request.model is not None:
         raise UsageError(
@@ -121,7 +121,7 @@ def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
         return claims[0]
     if not isinstance(model_type, str):
         raise UsageError(
-            f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be told",
+            f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be determined",
             remedy="name it with --arch (`converter list` shows the choices)",
             topic="architecture",
         )

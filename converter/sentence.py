@@ -32,7 +32,7 @@ def read_sentence_head(folder: Path) -> dict[str, Any] | None:
             head["normalize"] = True
         elif kind != "Transformer":
             raise CheckpointError(
-                f"{folder}/modules.json ends in a module {kind!r}, which no graph here can hold",
+                f"{folder}/modules.json ends in a module {kind!r}, which cannot become part of a graph",
                 remedy="--task names a task without it, such as fill-mask",
             )
     return head if head["pooling"] else None

@@ -42,7 +42,7 @@ class TransformersModel:
         except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
             raise ConfigError(
                 f"{checkpoint.source}: transformers cannot read its config.json: {error}",
-                remedy="mend the entry it names; a checkpoint with code of its own needs --trust-remote-code",
+                remedy="fix the entry it names; a checkpoint with code of its own needs --trust-remote-code",
             ) from error
 
     def default_task(self, checkpoint: Checkpoint) -> str:
@@ -125,7 +125,9 @@ class TransformersModel:
 
         if task not in self.classes:
             raise UsageError(
-                f"no task {task!r} here", remedy=f"choose one of {', '.join(self.classes)}", topic="task"
+                f"there is no task {task!r} here",
+                remedy=f"choose one of {', '.join(self.classes)}",
+                topic="task",
             )
         factory = getattr(transformers, self.classes[task])
         mapping = getattr(factory, "_model_mapping", None)

@@ -144,7 +144,7 @@ def _check_content(target: Path, overwrite: bool, kind: str) -> None:
         )
     if _kind_of(target) != kind:
         raise UsageError(
-            f"{target} has no {RECORD} that says it is a {kind} of ours: --overwrite does not replace it",
+            f"{target} has no {RECORD} marking it as a {kind} of this converter, so --overwrite does not replace it",
             remedy="choose another --output, or delete that folder yourself",
         )
 

@@ -99,10 +99,10 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
         parsed = json.loads(header.decode("utf-8"), object_pairs_hook=_unique)
     except ValueError as error:
         raise CheckpointError(
-            f"{path.name}: its header is no valid JSON: {error}", remedy=_DOWNLOAD_AGAIN
+            f"{path.name}: its header is not valid JSON: {error}", remedy=_DOWNLOAD_AGAIN
         ) from error
     if not isinstance(parsed, dict):
-        raise CheckpointError(f"{path.name}: its header is no JSON object", remedy=_DOWNLOAD_AGAIN)
+        raise CheckpointError(f"{path.name}: its header is not a JSON object", remedy=_DOWNLOAD_AGAIN)
     return parsed
 
 
@@ -192,7 +192,7 @@ def read_into(info: TensorInfo, start: int, out: Array) -> None:
                     )
                 view = view[count:]
     except OSError as error:
-        raise CheckpointError(f"{info.file}: cannot be read any more: {error.strerror}") from error
+        raise CheckpointError(f"{info.file}: can no longer be read: {error.strerror}") from error
 
 
 def read_block(info: TensorInfo, start_row: int, stop_row: int) -> Array:

@@ -234,7 +234,8 @@ def check_data(layout: DataLayout) -> int:
     size = layout.path.stat().st_size
     if size != layout.size:
         raise WeightError(
-            f"{layout.path} has {size} bytes, {layout.size} were written", remedy="is the disk all right?"
+            f"{layout.path} has {size} bytes, {layout.size} were written",
+            remedy="the disk may be faulty: convert again",
         )
     spans = (span for tensor in layout.tensors for span in _spans(tensor, layout.block_bytes))
     with closing(read_spans(layout.path, spans, direct=layout.size >= DIRECT)) as found:

@@ -136,7 +136,7 @@ def use_data_file(
     largest = max(embedded_size(graph.model) for graph in graphs)
     if external_data == "never" and largest > EMBEDDED_LIMIT:
         raise UsageError(
-            f"a single .onnx file cannot hold {largest / 2**30:.1f} GiB: protobuf ends at 2 GiB",
+            f"a single .onnx file cannot hold {largest / 2**30:.1f} GiB: protobuf is limited to 2 GiB",
             remedy="leave --external-data at auto",
         )
     shared = not apart and _share_weights(graphs)

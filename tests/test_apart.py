@@ -88,7 +88,7 @@ def test_errors_survive_the_journey(error: ConverterError) -> None:
 def test_being_killed_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with Apart(write_and_check, plan(tmp_path)) as writer:
         writer.process.send_signal(signal.SIGKILL)
-        with pytest.raises(ConverterError, match=r"write_and_check.*without a word"):
+        with pytest.raises(ConverterError, match=r"write_and_check.*without an answer"):
             writer.result()
 
 

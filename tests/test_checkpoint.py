@@ -105,7 +105,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         (lambda folder: folder.write_text(""), "it is a file"),
         (lambda folder: folder.mkdir(), "no config.json"),
         (lambda folder: (checkpoint(folder) / "config.json").write_text("{"), "cannot be read as JSON"),
-        (lambda folder: (checkpoint(folder) / "config.json").write_text("[]"), "no JSON object"),
+        (lambda folder: (checkpoint(folder) / "config.json").write_text("[]"), "not a JSON object"),
         (lambda folder: (checkpoint(folder) / "model.safetensors").unlink(), "holds no weights"),
         (lambda folder: (sharded(folder) / "model-2.safetensors").unlink(), "lacks model-2.safetensors.*'b'"),
         (lambda folder: sharded(folder, c="model-1.safetensors"), "model-1.safetensors lacks tensor 'c'"),
@@ -173,9 +173,9 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, length: int)
         ({"x": entry(0, 4, shape=[True, 2])}, "'x' has a broken header entry"),
         ({"x": entry(0, 4, dtype=3)}, "'x' has a broken header entry"),
         ({"x": 7}, "'x' has a broken header entry"),
-        ([1], "no JSON object"),
-        (b"{", "no valid JSON"),
-        (b"\xff\xff", "no valid JSON"),
+        ([1], "not a JSON object"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xff", "not valid JSON"),
         (b'{"x": 1, "x": 2}', "'x' occurs twice"),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_pickle_in_shards_becomes_shards_with_an_index(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [{"state_dict": {"a": torch.zeros(2)}}, [torch.zeros(2)], {"a": 3}])
 def test_a_pickle_that_is_no_table_of_tensors_is_refused(tmp_path: Path, content: object) -> None:
     pickled(tmp_path, content)  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="no plain table of tensors"):
+    with pytest.raises(CheckpointError, match="not a plain table of tensors"):
         open_checkpoint(tmp_path, allow_pickle=True)
 
 

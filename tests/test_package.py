@@ -73,7 +73,7 @@ def test_overwrite_replaces_the_whole_package(
 def test_folder_that_is_no_package_is_refused_even_with_overwrite(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="package of ours"):
+    with pytest.raises(UsageError, match="package of this converter"):
         make_package(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 

@@ -83,8 +83,8 @@ def test_an_entry_point_may_name_an_object_with_hooks_as_methods(install: Instal
 
 BROKEN = {
     "raises": ("raise RuntimeError('no\\n  luck')", "RuntimeError: no luck"),
-    "exits": ("import sys; sys.exit(4)", "importing it ended in SystemExit(4)"),
-    "skips": ("import pytest; pytest.skip('no', allow_module_level=True)", "importing it ended in"),
+    "exits": ("import sys; sys.exit(4)", "importing it raised SystemExit(4)"),
+    "skips": ("import pytest; pytest.skip('no', allow_module_level=True)", "importing it raised"),
     "wants_a_package": (
         "import surely_not_there.sub",
         "the package 'surely_not_there', which is not installed",
@@ -122,7 +122,7 @@ BROKEN = {
     ),
     "hook_exits": (
         "from converter import hookimpl\n@hookimpl\ndef register_passes(register): raise SystemExit",
-        "calling its hooks ended in SystemExit()",
+        "calling its hooks raised SystemExit()",
     ),
     "wrong_record": (
         "from converter import hookimpl\n@hookimpl\ndef register_architectures(register): register({})",
@@ -246,7 +246,7 @@ def test_a_distribution_found_twice_on_the_path_counts_once(install: Install, tm
 
 def test_an_entry_point_named_like_a_built_in_plugin_is_refused(install: Install, builtin: Registry) -> None:
     install(builtin.plugins[0].name, distribution="converter-copycat")
-    assert "a plugin of this name is there already" in only_failure(load()).message
+    assert "another plugin already has this name" in only_failure(load()).message
 
 
 @pytest.mark.parametrize("claim", ["name", "model type", "name like a model type"])

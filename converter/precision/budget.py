@@ -77,7 +77,7 @@ def parse_keep(given: Iterable[str]) -> dict[str, float]:
             bound = -1.0
         if not low <= bound <= high:
             raise UsageError(
-                f"--keep {entry}: {number!r} is no number from {low:g} to {high:g}",
+                f"--keep {entry}: {number!r} is not a number from {low:g} to {high:g}",
                 remedy=f"write --keep {name}={example}",
             )
         budget[name] = bound

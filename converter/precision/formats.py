@@ -160,7 +160,7 @@ def read_plan(content: Any) -> Plan:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"this is no recipe of a precision: {type(error).__name__} {error}",
+            f"this is not the recipe of a precision: {type(error).__name__} {error}",
             remedy="give a converter.json, or the `recipe` entry of one of its precisions",
         ) from error
 

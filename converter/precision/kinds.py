@@ -71,7 +71,7 @@ class _Package:
         if self.count is not None:
             if self.count > len(halves[0]):
                 raise UsageError(
-                    f"{len(halves[0])} calibration samples come along, {self.count} are asked for",
+                    f"{len(halves[0])} calibration samples are built in, but {self.count} were asked for",
                     remedy=f"give more with --calibration, or --num-samples {len(halves[0])}",
                 )
             halves[0] = halves[0][: self.count]
@@ -221,7 +221,7 @@ def _pictures(package: _Package) -> Chosen | None:
     if len(shape) != 4 or shape[1] != 3:
         if given:
             raise UsageError(
-                f"pixel_values {list(shape)} is no batch of colour images", remedy="give JSON lines"
+                f"pixel_values {list(shape)} is not a batch of colour images", remedy="give JSON lines"
             )
         return None
     halves = package.samples("images", draw_pictures(_PICTURES[0]), draw_pictures(_PICTURES[1], 1000))

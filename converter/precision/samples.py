@@ -62,7 +62,7 @@ def read_samples(source: str | Path, count: int | None, *, option: str = "--cali
         raise UsageError(f"{option} {path} holds no samples", remedy="give one sample a line")
     if count is not None and len(items) < count:
         raise UsageError(
-            f"{option} {path} holds {len(items)} samples, {count} are asked for",
+            f"{option} {path} holds {len(items)} samples, but {count} were asked for",
             remedy=f"give more, or --num-samples {len(items)}",
         )
     return Given(kind, items[:count], str(source))

@@ -54,7 +54,7 @@ class Sessions:
         session, inputs = self.session(stem), self.inputs(stem)
         if absent := [name for name in inputs if name not in feed]:
             raise PackageError(
-                f"{stem} wants an input {', '.join(absent)} that is not known here",
+                f"{stem} takes an input {', '.join(absent)} that is not known here",
                 remedy="give calibration inputs with all of the graph's inputs, as JSON lines",
             )
         typed = {name: np.asarray(feed[name], dtype=DTYPES.get(value.type)) for name, value in inputs.items()}

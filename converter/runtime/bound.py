@@ -67,7 +67,7 @@ class BoundGraph:
                 binding.bind_cpu_input(name, np.ascontiguousarray(feed[name], dtype=value.dtype))
             else:
                 raise PackageError(
-                    f"{self.file} wants an input {name} that was not given", remedy="pass it by that name"
+                    f"{self.file} takes an input {name} that was not given", remedy="pass it by that name"
                 )
         wanted = list(self.outputs if outputs is None else outputs)
         for name in wanted:

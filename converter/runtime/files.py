@@ -81,7 +81,7 @@ class PackageFiles:
         """The same for a file that must hold a JSON object."""
         content = self.read_json(name)
         if not isinstance(content, dict):
-            raise PackageError(f"{self.folder / name} holds no JSON object", remedy="copy the package again")
+            raise PackageError(f"{self.folder / name} is not a JSON object", remedy="copy the package again")
         return content
 
     def precisions(self, stem: str, *also: str) -> dict[str, str]:

@@ -101,7 +101,7 @@ class PatchLayout:
         unit = self.patch * self.merge
         if not self.resize:
             if size[0] % unit or size[1] % unit:
-                raise ValueError(f"its sides are no multiples of {unit}, and this package does not resize")
+                raise ValueError(f"its sides are not multiples of {unit}, and this package does not resize")
             return size
         if max(size) > LARGEST_RATIO * min(size):
             raise ValueError(f"one side is more than {LARGEST_RATIO} times the other")
@@ -266,4 +266,6 @@ def read_pixels(picture: Picture, index: int) -> Image:
 
 def _unreadable(picture: object, index: int, error: Exception) -> UsageError:
     name = picture if isinstance(picture, str | Path) else "given as a PIL image"
-    return UsageError(f"image {index} ({name}) cannot be read: {error}", remedy="leave it out, or mend it")
+    return UsageError(
+        f"image {index} ({name}) cannot be read: {error}", remedy="leave it out, or repair the file"
+    )

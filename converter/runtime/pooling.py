@@ -79,7 +79,7 @@ def read_pooling(files: PackageFiles, mode: str | None, *, in_graph: bool = Fals
     """
     modules = files.read_json("modules.json") or []
     if not isinstance(modules, list):
-        raise PackageError(f"{files.folder / 'modules.json'} holds no list", remedy="copy the package again")
+        raise PackageError(f"{files.folder / 'modules.json'} is not a list", remedy="copy the package again")
     kinds = {str(entry.get("type", "")).rpartition(".")[2]: str(entry.get("path", "")) for entry in modules}
     strange = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if strange and not in_graph:

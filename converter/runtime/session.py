@@ -150,7 +150,7 @@ class OnnxGraph:
         """The chosen output for a feed, of which the inputs that the graph has are taken."""
         if absent := [name for name in self._dtypes if name not in feed]:
             raise PackageError(
-                f"{self.file} wants an input {', '.join(absent)} that this runtime does not make",
+                f"{self.file} takes an input {', '.join(absent)} that this runtime does not provide",
                 remedy="run this graph with onnxruntime itself",
             )
         typed = {name: np.asarray(feed[name], dtype=dtype) for name, dtype in self._dtypes.items()}

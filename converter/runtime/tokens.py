@@ -93,7 +93,9 @@ def _load(files: PackageFiles) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # a bare Exception is what the library raises
-        raise PackageError(f"{path} is no tokenizer: {error}", remedy="copy the package again") from error
+        raise PackageError(
+            f"{path} is not a tokenizer file: {error}", remedy="copy the package again"
+        ) from error
 
 
 def check_texts(texts: Sequence[Any]) -> list[str]:
@@ -103,5 +105,5 @@ def check_texts(texts: Sequence[Any]) -> list[str]:
     listed = list(texts)
     for index, text in enumerate(listed):
         if not isinstance(text, str):
-            raise UsageError(f"text {index} is no str but {type(text).__name__}: {text!r:.60}")
+            raise UsageError(f"text {index} is of type {type(text).__name__}, not str: {text!r:.60}")
     return [str(text) for text in listed]

@@ -105,7 +105,7 @@ def test_skipping_validation_is_parity_off(asked: list[ConversionRequest]) -> No
     ("argv", "words"),
     [
         (["--dtype", "fp8"], "fp8"),
-        (["--batch-size", "1"], "size 1 all the same"),
+        (["--batch-size", "1"], "size 1 anyway"),
         (["--output", "a", "--output-parent-dir", "b"], "both an output folder and an output parent"),
         (["--archh", "x"], "Did you mean '--arch'?"),
         (["pluggins"], "Did you mean 'plugins'?"),

@@ -89,7 +89,7 @@ def test_what_cannot_be_calibrated_on_is_refused_and_nothing_written(
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
     package, target = package_of("qwen2"), tmp_path / "p"
     cases = {
-        (str(texts), "--num-samples", "3"): "holds 2 samples, 3 are asked for",
+        (str(texts), "--num-samples", "3"): "holds 2 samples, but 3 were asked for",
         (str(damaged),): "line 1 cannot be read",
         (str(tmp_path / "binary.txt"),): "cannot be read",
         (str(tmp_path / "absent.txt"),): "cannot be read",

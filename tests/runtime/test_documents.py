@@ -133,6 +133,6 @@ def test_a_tokenizer_without_the_markers_is_refused(package: Path) -> None:
 
 
 def test_what_is_no_text_is_named(package: Path) -> None:
-    with pytest.raises(UsageError, match="text 1 is no str"):
+    with pytest.raises(UsageError, match="text 1 is of type"):
         LateInteraction(package).encode_documents(["the", None])  # type: ignore[list-item]
     assert LateInteraction(package).encode_documents([]) == []

@@ -81,7 +81,7 @@ def test_a_setting_that_cannot_be_met_says_what_can(
 
 @pytest.mark.xdist_group("minilm")
 def test_what_is_no_text_is_named(encoder: Encoder) -> None:
-    with pytest.raises(UsageError, match="text 1 is no str but NoneType"):
+    with pytest.raises(UsageError, match="text 1 is of type NoneType, not str"):
         encoder.encode(["a", None])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="batch of 0"):
         encoder.encode(["a"], batch_size=0)
