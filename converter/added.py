@@ -1,4 +1,4 @@
-"""Precisions at the end of a conversion: refused early where they mean nothing, added once fp32 is proven."""
+"""Precisions at the end of a conversion: checked before it starts, added once fp32 is proven."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
-    """Raise UsageError for what means nothing or cannot be read, before anything long begins."""
+    """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
     from converter.quantize_options import settings_of
 

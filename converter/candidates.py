@@ -63,7 +63,7 @@ def third_party_candidates(selected: frozenset[str] | None) -> tuple[list[Candid
     for distribution in _installed():
         try:
             entry_points = {(entry.name, entry.value): entry for entry in _entry_points(distribution)}
-        except Exception as error:  # metadata is a stranger's file
+        except Exception as error:  # the metadata is another package's file
             refusals.append(
                 ("unknown", _label(distribution), f"its entry_points.txt cannot be read: {error}")
             )
@@ -124,5 +124,5 @@ def _field(distribution: Distribution, name: str) -> str:
     """A field of the metadata; empty where a half-removed installation left none that can be read."""
     try:
         return str(distribution.metadata[name] or "")
-    except Exception:  # the file is a stranger's; a distribution without a name still has entry points
+    except Exception:  # another package's file; a distribution without a name still has entry points
         return ""

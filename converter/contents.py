@@ -23,7 +23,7 @@ def write_contents(build: PackageBuild, entries: Sequence[PackageFile]) -> tuple
             said = entry.write(replace(build, record={**build.record, "notes": list(notes)}))
         except (ConverterError, OSError):
             raise
-        except Exception as error:  # whose code it is, nobody knows
+        except Exception as error:  # any plugin's code
             raise PackageError(
                 f"the package file {entry.name!r} could not be made: {type(error).__name__}: {error}",
                 remedy="`converter plugins` shows which plugin registers it; CONVERTER_PLUGINS can exclude that plugin",

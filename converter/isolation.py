@@ -1,4 +1,4 @@
-"""Running a stranger's code so that whatever it does ends as one line of text."""
+"""Running a plugin's code so that whatever goes wrong ends as one line of text."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _spending(
     progress: Progress,
     work: Callable[[Subject, Registry, Ledger], Result],
 ) -> tuple[Result, Spent]:
-    """Do the work on what the request comes to with the checkpoint that was found for it."""
+    """Do the work on what the request asks for, with the checkpoint that was found for it."""
     ledger, registry = Ledger(progress), load_registry()
     adapter, folder = checkpoint.adapter, str(checkpoint.folder)
     named, base = (folder, None) if adapter is None else (str(adapter.folder), folder)

@@ -1,4 +1,4 @@
-"""Anybody's ONNX model with external data in many files: the same model with one data file."""
+"""Any ONNX model with external data in many files: the same model with one data file."""
 
 from __future__ import annotations
 

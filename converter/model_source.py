@@ -1,4 +1,4 @@
-"""How an architecture gets from a checkpoint to a model. `converter.records` names this too."""
+"""How an architecture gets from a checkpoint to a model. `converter.records` re-exports it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from converter.request import ConversionRequest
 
 
 def open_source(request: ConversionRequest, folder: Path, source: str) -> Checkpoint:
-    """The checkpoint in `folder`, which the request's model, called `source`, came to. Nothing is loaded.
+    """The checkpoint in `folder`, where the request's model, called `source`, was found. Nothing is loaded.
 
     An adapter is opened as its base model's checkpoint that carries the adapter. Raises CheckpointError for what is
     missing or cannot be merged, UsageError for a base model given with something that is no adapter.

@@ -31,7 +31,7 @@ OPTIMIZATION = (
 
 
 def take_optimization(given: dict[str, Any]) -> Optimization:
-    """The level that the options come to, taken out of `given`. Raises UsageError where they contradict each other."""
+    """The level that the options choose, taken out of `given`. Raises UsageError where they contradict each other."""
     asked = given.pop("optimize")
     chosen = {
         "--optimize": None if asked is None else OPTIMUM_LEVELS.get(asked, asked),

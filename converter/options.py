@@ -90,7 +90,13 @@ CONVERSION = (
         show_default=True,
         help="For random weights, sizes and inputs.",
     ),
-    click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True),
+    click.option(
+        "--device",
+        type=click.Choice(get_args(Device)),
+        default="cpu",
+        show_default=True,
+        help="Where parity runs the graphs.",
+    ),
     click.option(
         "--tiny", is_flag=True, help="Convert a two-layer model with random weights; needs no network."
     ),

@@ -39,7 +39,7 @@ class Terms:
     atol: float | None = None
 
     def metric(self, judgement: Judgement, stem: str) -> Metric:
-        """The metric a component names. Raises PluginError where none has that name, or one has not that measure."""
+        """The metric a component names. Raises PluginError where no metric has that name or that measure."""
         found = self.metrics.get(judgement.metric)
         if found is None:
             raise PluginError(

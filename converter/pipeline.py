@@ -112,7 +112,7 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
 
 
 def choose_subject(request: ConversionRequest, registry: Registry, scratch: Path, ledger: Ledger) -> Subject:
-    """What the request comes to. `scratch` takes a checkpoint that has to be made first."""
+    """What the request asks for. `scratch` takes a checkpoint that has to be made first."""
     from converter.selection import find_source
 
     with ledger.stage("open checkpoint"):

@@ -106,7 +106,7 @@ def take_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(options: Mapping[str, Any], *, keep_failed: bool = False) -> Settings:
-    """The settings that options come to. Raises UsageError where they mean nothing."""
+    """The settings that the options describe. Raises UsageError where they make no sense."""
     from converter.errors import UsageError
     from converter.precision.settings import Settings
     from converter.precision.targets import Tuning

@@ -224,7 +224,7 @@ class Architecture:
     judged_by     metrics that judge every component, besides what a component names itself
     recognizes    whether a checkpoint is this architecture's although another owns its model type, told by its
                   tensors' names, its config and its modules: ColBERT calls itself `bert`
-    scenarios     (config, task) -> what several calls together must come to
+    scenarios     (config, task) -> runs of several calls, such as generation, that must give what the original gives
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Records of what several calls together must come to: generation, checked as generation. They declare, nothing else.
+"""Records of runs of several calls, such as generation, and what they must give. They declare, nothing else.
 
 `converter.play` runs them.
 """
@@ -67,5 +67,5 @@ class Scenario:
 
 
 def no_scenarios(config: Any, task: str) -> tuple[Scenario, ...]:
-    """What an architecture has that answers in one call."""
+    """The scenarios of an architecture that answers in one call: none."""
     return ()

@@ -1,4 +1,4 @@
-"""What exactly is asked for: which checkpoint, architecture, task and variants a request comes to."""
+"""What a request asks for: its checkpoint, architecture, task and variants."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def choose_task(asked: str | None, architecture: Architecture, checkpoint: Check
 
 
 def check_task(task: str, architecture: Architecture) -> None:
-    """Raise UsageError, with near misses, for a task the architecture has not."""
+    """Raise UsageError, with near misses, for a task that the architecture does not have."""
     if task not in architecture.tasks:
         raise UsageError(
             f"architecture {architecture.name!r} has no task {task!r}{did_you_mean(task, architecture.tasks)}",

@@ -1,4 +1,4 @@
-"""What a checkpoint on disk comes to, as records; `converter.records`, with whose they travel, names them too."""
+"""Records of a checkpoint on disk. `converter.records` re-exports them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def entries() -> dict[str, str]:
 
 
 def explain(topic: str) -> str:
-    """One entry. Raises UsageError for a name there is not."""
+    """One entry. Raises UsageError for an unknown name."""
     found = entries()
     if topic not in found:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What parity found, as records: they travel with those of `converter.records`, which names them too."""
+"""Records of what parity found. `converter.records` re-exports them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ SCENARIO = ".scenario"  # the ending of a file that holds one
 
 
 def choose_mode(asked: ParityMode, checkpoint: Checkpoint) -> tuple[ParityMode, str]:
-    """What `auto` comes to on this machine, and why; any other choice stands."""
+    """What `auto` means on this machine, and why; any other choice stands."""
     if asked != "auto":
         return asked, "asked for"
     needed, available = int(4 * elements(checkpoint) * MEMORY_FACTOR), psutil.virtual_memory().available

@@ -52,7 +52,7 @@ def load(
 
     It is an instance of the class that the checkpoint was trained with, so `generate` and whatever asks for that class
     work; it holds no weights, and calling it runs the graph. `precision` and the settings of the session are as for
-    `Encoder`. Raises UsageError for a task there is not, and PackageError for a package made for another one.
+    `Encoder`. Raises UsageError for an unknown task, and PackageError for a package made for another one.
     """
     name = ALIASES.get(task, task)
     if name not in TASKS:

@@ -9,7 +9,7 @@ from converter.errors import UsageError
 
 
 def choose_precisions(names: Sequence[str], known: Mapping[str, Precision]) -> tuple[Precision, ...]:
-    """The precisions of these names, each once. Raises UsageError for one there is not."""
+    """The precisions of these names, each once. Raises UsageError for an unknown one."""
     choices = f"choose from {', '.join(known)}"
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"unknown precision {', '.join(map(repr, unknown))}", remedy=choices)

@@ -1,4 +1,4 @@
-"""An .onnx file of anybody's, looked at as a package: what lies beside it, linked, with a record made for it."""
+"""Any .onnx file as a package: links to it and to the files beside it, and a record made for it."""
 
 from __future__ import annotations
 

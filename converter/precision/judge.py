@@ -79,7 +79,7 @@ class Judge:
         return {name: bound for name, bound in wanted.items() if name in self.task.measures}
 
     def require(self, asked: Budget) -> None:
-        """Raise UsageError for a bound on something this kind of model has not."""
+        """Raise UsageError for a bound on something that is not measured on this kind of model."""
         absent = [name for name in asked if name not in self.task.measures]
         if absent:
             raise UsageError(

@@ -123,7 +123,7 @@ class NormalFloatQuantized(Derived):
     def fill(self, region: Region, out: Array) -> None:
         ((first, last),) = region
         depth, width = self.source.shape
-        # Columns that come to whole blocks and whole bytes.
+        # Columns that fill whole blocks and whole bytes.
         unit = math.lcm(self.format.size, 2)
         step = unit // math.gcd(unit, depth)
         step *= max(1, STRIP // (4 * depth * step))

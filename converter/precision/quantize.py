@@ -158,7 +158,7 @@ class _Work:
 
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = self._plans(precision)
-        # A stranger's plan is not about matrices only.
+        # A plan of a plugin need not be about matrices.
         if not self.bench.modules and all(isinstance(plan, Plan) and not plan.half for plan in plans):
             raise UsageError(
                 f"{precision.name}: these graphs multiply by no stored fp32 matrix: there is nothing to quantize",

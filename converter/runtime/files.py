@@ -52,7 +52,7 @@ class PackageFiles:
         return name in self.sizes or (self.folder / name).is_file()
 
     def require(self, name: str, *, purpose: str = "") -> Path:
-        """The path of a file. Raises PackageError when it is missing or has not its recorded size."""
+        """The path of a file. Raises PackageError when it is missing or not of its recorded size."""
         path = self.folder / name
         if not path.is_file():
             what = f", which is needed for {purpose}" if purpose else ""

@@ -96,7 +96,7 @@ class SessionSettings:
         return name in {PROVIDERS[short] for short in HALF_FIRST}
 
     def precisions(self, asked: str) -> tuple[str, ...]:
-        """What `asked` may come to be, and so what is worth fetching, empty for all; see `PackageFiles.graph`."""
+        """The precisions that `asked` may mean, which are worth fetching; empty is all. See `PackageFiles.graph`."""
         if asked == "fastest":
             return ()
         if asked != "auto":
