@@ -39,13 +39,15 @@ class RetrievalModel(TransformersModel):
     backbones    model type of colpali-engine's checkpoints -> renamings that bring their tensors' names to the
                  backbone's, as patterns
     tinies       backbone's model type -> what makes its config a small one; `tiny` comes on top, for any of them
-    bare         write tiny checkpoints in colpali-engine's layout, `class_name` in their config.json
+    bare         write tiny checkpoints in colpali-engine's layout, `class_name` in their config.json, the projection
+                 under the name `projection`
     """
 
     backbones: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tinies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     bare: str = ""
     class_name: str = ""
+    projection: str = PROJECTIONS[-1]
 
     def recognizes(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.config.get("model_type") in self.backbones and bool(projection_of(checkpoint))
@@ -123,7 +125,7 @@ class RetrievalModel(TransformersModel):
         prefix = model.vlm.base_model_prefix
         tensors = {f"{prefix}.{name}": tensor for name, tensor in model.vlm.state_dict().items()}
         layer = model.embedding_proj_layer
-        tensors |= {f"{PROJECTIONS[-1]}.{name}": tensor for name, tensor in layer.state_dict().items()}
+        tensors |= {f"{self.projection}.{name}": tensor for name, tensor in layer.state_dict().items()}
         config = model.vlm.config
         config.architectures = [self.class_name]
         config.save_pretrained(folder)

@@ -31,10 +31,11 @@ class Layout:
     avoid: int = -1
 
 
-def layouts(name: str, config: Any, beside: frozenset[str]) -> Iterator[Layout]:
+def layouts(name: str, config: Any, beside: frozenset[str], first: int = 0) -> Iterator[Layout]:
     """The shapes an input of this name may have, likelier ones first; none for a name that says nothing.
 
-    `beside` are the other inputs: a mask follows what it masks.
+    `beside` are the other inputs: a mask follows what it masks. `first` is the width that the model's first layer
+    takes, which tells what a frame of a spectrum holds where the config does not; 0 where it is not known.
     """
     text, tokens = described(config, "text_config"), (BATCH, SEQUENCE)
     vocabulary, pad = number(text, "vocab_size") or 2, number(text, "pad_token_id")
@@ -64,22 +65,25 @@ def layouts(name: str, config: Any, beside: frozenset[str]) -> Iterator[Layout]:
     elif name == "input_values":
         yield Layout((BATCH, SAMPLES))
         yield Layout((BATCH, 1, SAMPLES))
-        yield from spectra(config)
+        yield from spectra(config, first)
     elif name == "input_features":
-        yield from spectra(config)
+        yield from spectra(config, first)
+    elif name == "input_features_mask":
+        yield Layout((BATCH, FRAMES), "mask")
 
 
 # What an attention mask covers where there are no token ids.
 MASKED = {"input_ids": SEQUENCE, "input_values": SAMPLES, "input_features": FRAMES}
 
 
-def spectra(config: Any) -> Iterator[Layout]:
+def spectra(config: Any, first: int) -> Iterator[Layout]:
     """Frames of spectrum, either way round."""
-    audio = described(config, "audio_config")
     names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "n_mels", "input_dim")
-    bins = number(audio, *names) or number(config, *names) or 80
-    yield Layout((BATCH, FRAMES, bins))
-    yield Layout((BATCH, bins, FRAMES))
+    parts = [config, *(part for name, part in sorted(vars(config).items()) if name.endswith("_config"))]
+    bins = next((found for part in parts if (found := number(part, *names))), 80)
+    for width in dict.fromkeys((bins, first or bins)):
+        yield Layout((BATCH, FRAMES, width))
+        yield Layout((BATCH, width, FRAMES))
 
 
 def described(config: Any, part: str) -> Any:
@@ -148,3 +152,38 @@ def padded(batch: int, length: int, size: Size) -> torch.Tensor:
         filler = min((row + 1) * max(1, length // 4), length - 1)
         mask[row, slice(length - filler, length) if size.padding == "right" else slice(0, filler)] = 0
     return mask
+
+
+def image_sizes(config: Any) -> list[tuple[int, int]]:
+    """Heights and widths to try: the config's, the processor's, the usual ones."""
+    vision = described(config, "vision_config")
+    found = [
+        getattr(vision, "image_size", None),
+        getattr(config, "image_size", None),
+        *processor_sizes(config),
+    ]
+    sizes = [(size, size) if isinstance(size, int) else tuple(size) for size in found if size]
+    return list(dict.fromkeys([*(size for size in sizes if len(size) == 2), (64, 64), (224, 224)]))
+
+
+def processor_sizes(config: Any) -> list[tuple[int, int]]:
+    """What the checkpoint's image processor makes, if it has one."""
+    from transformers import AutoImageProcessor
+
+    folder = getattr(config, "_name_or_path", "")
+    if not folder:
+        return []
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception:  # none there, or one for another machine
+        return []
+    made = (getattr(processor, name, None) or {} for name in ("crop_size", "size"))
+    return [(size["height"], size["width"]) for size in made if "height" in size and "width" in size]
+
+
+def frame_counts(config: Any) -> list[int]:
+    """Lengths of a spectrum to try: one of no meaning, then those the config names."""
+    audio = described(config, "audio_config")
+    window = number(audio, "max_source_positions")
+    found = [60, 2 * window if window else None, number(audio, "max_length")]
+    return [count for count in found if count]

@@ -21,6 +21,8 @@ from converter.plugins._layouts import (
     Layout,
     described,
     draw,
+    frame_counts,
+    image_sizes,
     layouts,
     number,
 )
@@ -34,6 +36,10 @@ ATTEMPTS = 60
 # Inputs a model may need besides those it says it needs, likelier ones first.
 OPTIONAL = ("decoder_input_ids", "pixel_values", "input_ids", "bbox", "input_features", "input_values")
 TRACED = {BATCH: 2, SEQUENCE: 7, TARGET: 5}
+
+
+class UnreadableError(ExportError):
+    """Nothing is known of a model's inputs but names that say nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,9 @@ class Prober:
         parameters = inspect.signature(self.model.forward).parameters
         if "use_cache" in parameters:
             self.options["use_cache"] = False
+        width = first_width(self.model)
         for names in islice(self._sets(parameters), ATTEMPTS):
-            choices = [list(layouts(name, self.config, frozenset(names))) for name in names]
+            choices = [list(layouts(name, self.config, frozenset(names), width)) for name in names]
             if not all(choices):
                 continue
             for chosen in product(*choices):
@@ -131,8 +138,9 @@ class Prober:
                     if self.shapes(inputs, sizes):
                         return inputs, sizes
         # The likeliest way was tried first, so its refusal tells most.
+        error = ExportError if self.refusals else UnreadableError
         first = self.refusals[0] if self.refusals else "its inputs have names that say nothing"
-        raise ExportError(
+        raise error(
             f"{type(self.model).__name__}: no way was found to call its forward({', '.join(parameters)}): {first}",
             remedy="a plugin can say how it is called; docs/plugins.md shows how to write one",
         )
@@ -162,6 +170,8 @@ class Prober:
         usual = []
         if "attention_mask" in parameters and set(names) & {"input_ids", "input_values", "input_features"}:
             usual.append("attention_mask")
+        if "input_features_mask" in parameters and "input_features_mask" not in names:
+            usual.append("input_features_mask")
         segments = number(described(self.config, "text_config"), "type_vocab_size") or 0
         if "token_type_ids" in parameters and "input_ids" in names and segments > 1:
             usual.append("token_type_ids")
@@ -225,7 +235,9 @@ class Prober:
         """Tokens worth trying: as many as there are positions, up to 24."""
         text = described(self.config, "text_config")
         names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-        return min(24, (number(text, *names) or 64) - 2 - (number(text, "pad_token_id") or 0))
+        room, pad = number(text, *names) or 64, number(text, "pad_token_id") or 0
+        # Some count positions from behind the padding's id; where there is no room for that, they do not.
+        return max(3, min(24, room - 2 - (pad if pad < room // 2 else 0)))
 
     # --- what comes back ---
 
@@ -248,36 +260,9 @@ class Prober:
         return tuple(Output(name, axes_of) for name, axes_of in named.items())
 
 
-def image_sizes(config: Any) -> list[tuple[int, int]]:
-    """Heights and widths to try: the config's, the processor's, the usual ones."""
-    vision = described(config, "vision_config")
-    found = [
-        getattr(vision, "image_size", None),
-        getattr(config, "image_size", None),
-        *processor_sizes(config),
-    ]
-    sizes = [(size, size) if isinstance(size, int) else tuple(size) for size in found if size]
-    return list(dict.fromkeys([*(size for size in sizes if len(size) == 2), (64, 64), (224, 224)]))
+def first_width(model: nn.Module) -> int:
+    """What the model's first layer takes, if that is a product or a convolution over time; else 0."""
+    from torch import nn
 
-
-def processor_sizes(config: Any) -> list[tuple[int, int]]:
-    """What the checkpoint's image processor makes, if it has one."""
-    from transformers import AutoImageProcessor
-
-    folder = getattr(config, "_name_or_path", "")
-    if not folder:
-        return []
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except Exception:  # none there, or one for another machine
-        return []
-    made = (getattr(processor, name, None) or {} for name in ("crop_size", "size"))
-    return [(size["height"], size["width"]) for size in made if "height" in size and "width" in size]
-
-
-def frame_counts(config: Any) -> list[int]:
-    """Lengths of a spectrum to try: one of no meaning, then those the config names."""
-    audio = described(config, "audio_config")
-    window = number(audio, "max_source_positions")
-    found = [60, 2 * window if window else None, number(audio, "max_length")]
-    return [count for count in found if count]
+    first = next((part for part in model.modules() if isinstance(part, nn.Linear | nn.Conv1d)), None)
+    return 0 if first is None else first.in_features if isinstance(first, nn.Linear) else first.in_channels

@@ -14,8 +14,9 @@ from converter.errors import UsageError
 from converter.plugins._qwen_images import DeepQwen, Qwen
 from converter.plugins._qwen_vl import TINY as QWEN
 from converter.plugins._tiles import IDEFICS3, TEXT, VISION, tile_tensors
-from converter.plugins._vision_family import Family
+from converter.plugins._vision_family import Family, side_of
 from converter.plugins.colpali import PALIGEMMA
+from converter.sources import merged
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,35 @@ class Llava(Family):
         from converter.wrappers.vision_language import LlavaVision
 
         return LlavaVision(model)
+
+
+@dataclass(frozen=True)
+class Merged(Family):
+    """Models over a tower with images of one size, and a projector that puts squares of patches together.
+
+    merged   the entry of the config that says how many patches a side make one token: 2, or 0.5 where it is a ratio
+    counted  or the one that says how many tokens an image becomes
+    """
+
+    merged: str = ""
+    counted: str = ""
+
+    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
+        if self.counted:
+            return [int(getattr(config, self.counted))] * len(images["pixel_values"])
+        vision = config.vision_config
+        side = side_of(vision.image_size) // side_of(vision.patch_size)
+        factor = getattr(config, self.merged) if self.merged else 1
+        each = side * factor if factor < 1 else side // factor
+        return [int(each) ** 2] * len(images["pixel_values"])
+
+    def features(self, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+        return super().features(model.model, tensors)
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        from converter.wrappers.vision_language import OwnFeatures
+
+        return OwnFeatures(model)
 
 
 @dataclass(frozen=True)
@@ -162,10 +192,78 @@ _GEMMA3_TEXT = {
     "_sliding_window_pattern": 2,
     "sliding_window_pattern": 2,
 }
+WINDOW = {"sliding_window": 6, "layer_types": None}
+PLAIN = {**TEXT, "layer_types": None}
+INTERN = {
+    "image_token_id": 593,
+    "image_seq_length": 9,
+    "text_config": PLAIN,
+    "vision_config": {**VISION, "image_size": [18, 18], "patch_size": [3, 3]},
+}
+# Two convolutions of stride 2: 8 patches a side become 2 x 2 tokens.
+GOT = {
+    "image_token_index": 593,
+    "image_seq_length": 4,
+    "text_config": PLAIN,
+    "vision_config": {
+        **VISION,
+        "image_size": 32,
+        "patch_size": 4,
+        "output_channels": 12,
+        "mlp_dim": 44,
+        "window_size": 3,
+        "global_attn_indexes": [1],
+    },
+}
 FAMILIES: Mapping[str, Family] = {
     "qwen2_vl": Qwen(QWEN["qwen2_vl"], "Qwen/Qwen2-VL-2B-Instruct", grid="grid_thw"),
     "qwen2_5_vl": Qwen(QWEN["qwen2_5_vl"], "Qwen/Qwen2.5-VL-3B-Instruct"),
     "qwen3_vl": DeepQwen(QWEN["qwen3_vl"], "Qwen/Qwen3-VL-2B-Instruct"),
+    "qwen3_vl_moe": DeepQwen(
+        merged(
+            QWEN["qwen3_vl"],
+            {"text_config": {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}},
+        ),
+        "Qwen/Qwen3-VL-30B-A3B-Instruct",
+    ),
+    "aya_vision": Merged(
+        {
+            "image_token_index": 593,
+            "text_config": {**TEXT, **WINDOW, "sliding_window_pattern": 2},
+            "vision_config": VISION,
+        },
+        "CohereLabs/aya-vision-8b",
+        merged="downsample_factor",
+    ),
+    "cohere2_vision": Merged(
+        {
+            "image_token_id": 593,
+            "alignment_intermediate_size": 40,
+            "text_config": {**TEXT, **WINDOW, "sliding_window_pattern": 2},
+            "vision_config": VISION,
+        },
+        "CohereLabs/command-a-vision-07-2025",
+        merged="downsample_factor",
+    ),
+    "deepseek_vl": Merged(
+        {
+            "image_token_id": 593,
+            "text_config": TEXT,
+            "vision_config": VISION,
+        },
+        "deepseek-community/deepseek-vl-1.3b-chat",
+    ),
+    "got_ocr2": Merged(GOT, "stepfun-ai/GOT-OCR-2.0-hf", counted="image_seq_length"),
+    "internvl": Merged(INTERN, "OpenGVLab/InternVL3-1B-hf", merged="downsample_ratio"),
+    "vipllava": Merged(
+        {
+            "image_token_index": 593,
+            "vision_feature_layers": [-2, -1],
+            "text_config": TEXT,
+            "vision_config": {**VISION, "projection_dim": 20},
+        },
+        "llava-hf/vip-llava-7b-hf",
+    ),
     "idefics3": Tiled(IDEFICS3, "HuggingFaceM4/Idefics3-8B-Llama3"),
     "smolvlm": Tiled(IDEFICS3, "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"),
     "llava": Llava(

@@ -5,7 +5,7 @@ Not a plugin itself: it registers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,11 @@ from converter import Axis, DummyInputs, Size
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+def side_of(size: int | Sequence[int]) -> int:
+    """Of a square, given by one side or by both."""
+    return int(size if isinstance(size, int) else size[0])
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Family:
 
         vision = config.vision_config
         generator = torch.Generator().manual_seed(size.seed)
-        side = int(vision.image_size)
+        side = side_of(vision.image_size)
         shape = size["num_images"], int(getattr(vision, "num_channels", 3)), side, side
         pixels = torch.randn(shape, generator=generator)
         return DummyInputs({"pixel_values": pixels}, {"pixel_values": {0: "num_images"}})
@@ -60,7 +65,7 @@ class Family:
     def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
         """How many tokens each row's image becomes; one image, or one row of tiles, is for each row of text."""
         vision = config.vision_config
-        side = int(vision.image_size) // int(vision.patch_size)
+        side = side_of(vision.image_size) // side_of(vision.patch_size)
         return [side**2] * len(images["pixel_values"])
 
     def positions(

@@ -1,8 +1,9 @@
-"""ColQwen2: multi-vector retrieval over Qwen2-VL, pages of any shape."""
+"""ColQwen2 and ColQwen2.5: multi-vector retrieval over Qwen2-VL and Qwen2.5-VL, pages of any shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +32,22 @@ AXES: Mapping[str, Mapping[int, str]] = {
     "image_grid_thw": {0: "batch_size"},
 }
 
-# colpali-engine named its tensors as releases of transformers did: the mapping for Qwen2-VL itself knows them.
-BACKBONES: Mapping[str, Mapping[str, str]] = {"qwen2_vl": {}, "qwen2_5_vl": {}}
-
-
+TINY_HEAD = {"embedding_dim": 20, "vlm_config": {"text_config": {"num_hidden_layers": 2}}}
+# colpali-engine named its tensors as releases of transformers did: the mapping for the backbone itself knows them.
 SOURCE = RetrievalModel(
     classes={TASK: "ColQwen2ForRetrieval"},
-    tiny={"embedding_dim": 20, "vlm_config": {"text_config": {"num_hidden_layers": 2}}},
+    tiny=TINY_HEAD,
     model_type="colqwen2",
-    backbones=BACKBONES,
+    backbones={"qwen2_vl": {}},
     tinies=TINY,
+)
+# transformers' class takes either backbone. Checkpoints over the newer one are colpali-engine's.
+NEWER = replace(
+    SOURCE,
+    backbones={"qwen2_5_vl": {}},
+    bare="qwen2_5_vl",
+    class_name="ColQwen2_5",
+    projection="custom_text_proj",
 )
 
 
@@ -125,16 +132,20 @@ def _components(config: Any, task: str) -> Sequence[Component]:
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
-    register(
-        Architecture(
-            name="colqwen2",
-            model_types=("colqwen2", "colqwen2_5"),
-            summary="page and query embeddings for late interaction, over Qwen2-VL or Qwen2.5-VL",
-            reference_checkpoint="vidore/colqwen2-v1.0-hf",
-            source=SOURCE,
-            components=_components,
-            variants={TASK: VARIANTS},
-            translations=conv3d_in_onnx,
-            recognizes=SOURCE.recognizes,
+    for name, over, checkpoint, source in (
+        ("colqwen2", "Qwen2-VL", "vidore/colqwen2-v1.0-hf", SOURCE),
+        ("colqwen2_5", "Qwen2.5-VL", "vidore/colqwen2.5-v0.2", NEWER),
+    ):
+        register(
+            Architecture(
+                name=name,
+                model_types=(name,),
+                summary=f"page and query embeddings for late interaction, over {over}",
+                reference_checkpoint=checkpoint,
+                source=source,
+                components=_components,
+                variants={TASK: VARIANTS},
+                translations=conv3d_in_onnx,
+                recognizes=source.recognizes,
+            )
         )
-    )

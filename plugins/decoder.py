@@ -129,6 +129,9 @@ FAMILY: dict[str, dict[str, Any]] = {
     "glm4_moe": ROUTED,
 }
 
+# Types that transformers reads with another's config.
+ALIASES = {"gpt2": ("gpt-sw3",)}
+
 GENERATING = ("text-generation-with-past", "text-generation")
 ENCODING = ("feature-extraction", "text-classification")
 # What transformers has no classifier for.
@@ -203,7 +206,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
         register(
             Architecture(
                 name=model_type.replace("-", "_"),
-                model_types=(model_type,),
+                model_types=(model_type, *ALIASES.get(model_type, ())),
                 summary="causal language model",
                 reference_checkpoint="",
                 source=SentenceModel(

@@ -24,8 +24,8 @@ from converter.errors import ExportError, UsageError
 from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
 from converter.plugins._exporters import exporter_patches, exporter_translations
 from converter.plugins._layouts import draw
-from converter.plugins._probe import Plan, Prober
-from converter.plugins._shrink import shrunk
+from converter.plugins._probe import Plan, Prober, UnreadableError
+from converter.plugins._shrink import smaller, without_timm
 
 if TYPE_CHECKING:
     import torch
@@ -95,15 +95,16 @@ class GenericModel(TransformersModel):
         base = self._default() if like is None else like
         check_signature(base)
         refusal: Exception | None = None
-        for widths in (True, False):
+        for entries in smaller(base.to_dict(), depth=self.depth):
             try:
-                entries = shrunk(base.to_dict(), depth=self.depth, widths=widths)
                 config = type(base).from_dict(entries)
                 config.architectures = []
                 config._name_or_path = getattr(base, "_name_or_path", "")
                 check_size(self, config, task)
                 model: Any = self._build(config, task).eval()
                 _ = probed(model, config, None) if task == WITH_PAST else Prober(model, config).plan()
+            except UnreadableError:  # no size makes its inputs' names say more
+                raise
             except Exception as error:  # constructors raise anything at a config that does not hang together
                 refusal = refusal or error
                 continue
@@ -124,7 +125,7 @@ class GenericModel(TransformersModel):
                 f"--tiny cannot make a {self.model_type}: transformers has no config of that type",
                 remedy="convert a checkpoint, with --model",
             )
-        return CONFIG_MAPPING[self.model_type]()
+        return without_timm(CONFIG_MAPPING[self.model_type]())
 
     def _build(self, config: Any, task: str) -> nn.Module:
         if not self.own_code:
@@ -147,7 +148,7 @@ def check_size(source: GenericModel, config: Any, task: str) -> None:
     from converter.skeleton import weightless
 
     with weightless():
-        model = source._build(config, task)
+        model = source.skeleton(config, task)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > SMALL_PARAMETERS:
         raise ExportError(f"with its layers cut it has {count / 1e6:.0f} million parameters")

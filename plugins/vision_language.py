@@ -18,6 +18,7 @@ from converter import (
     hookimpl,
 )
 from converter.plugins._causal import NEW, PAST, PRESENT, TOTAL
+from converter.plugins._experts import experts_in_onnx
 from converter.plugins._layouts import padded
 from converter.plugins._qwen_vl import conv3d_in_onnx
 from converter.plugins._vision_families import FAMILIES
@@ -168,6 +169,10 @@ def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
     return (vision_scenario(FAMILIES[config.model_type], config, image_token(config), cache),)
 
 
+def _translations() -> Mapping[Any, Any]:
+    return {**conv3d_in_onnx(), **experts_in_onnx()}
+
+
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     stems = ("vision_encoder", "embed_tokens", "decoder_model_merged")
@@ -183,6 +188,6 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 components=_components,
                 scenarios=_scenarios,
                 variants={TASK: (variant,)},
-                translations=conv3d_in_onnx,
+                translations=_translations,
             )
         )

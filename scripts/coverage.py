@@ -98,6 +98,11 @@ def write_deep(source: Any, folder: Path, task: str) -> None:
         source.write_tiny(folder, like=None, seed=7, task=task)
 
 
+def named_type(architecture: Any, name: str) -> str:
+    """The model type that a name stands for: itself, or the architecture's first."""
+    return name if name in architecture.model_types else str(architecture.model_types[0])
+
+
 def run_case(arch: str, task: str) -> dict[str, Any]:
     """Convert one case in this process. Whatever is raised becomes its reason."""
     from converter.registry import load_registry
@@ -105,7 +110,7 @@ def run_case(arch: str, task: str) -> dict[str, Any]:
 
     architecture = load_registry().find(arch)
     start = time.perf_counter()
-    outcome: dict[str, Any] = {"arch": arch, "model_type": architecture.model_types[0], "task": task}
+    outcome: dict[str, Any] = {"arch": arch, "model_type": named_type(architecture, arch), "task": task}
     outcome["opset"] = DEFAULT_OPSET
     try:
         with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
@@ -187,11 +192,17 @@ def cases(
         made = (registry.stand_in(kind, None) for kind in kinds)
         found += [architecture for architecture in made if architecture is not None]
     last = 1 if first else None
-    rounds = itertools.zip_longest(*([(entry, task) for task in entry.tasks[:last]] for entry in found))
+    # An architecture is called by its own name for its first type, and by theirs for the others.
+    named = [
+        (name, kind, entry.tasks[:last])
+        for entry in found
+        for name, kind in zip((entry.name, *entry.model_types[1:]), entry.model_types, strict=False)
+    ]
+    rounds = itertools.zip_longest(*([(name, kind, task) for task in few] for name, kind, few in named))
     return [
-        {"arch": entry.name, "task": task}
-        for entry, task in (pair for one in rounds for pair in one if pair is not None)
-        if (not only or entry.name in only or entry.model_types[0] in only) and (not tasks or task in tasks)
+        {"arch": name, "task": task}
+        for name, kind, task in (case for one in rounds for case in one if case is not None)
+        if (not only or name in only or kind in only) and (not tasks or task in tasks)
     ]
 
 

@@ -27,8 +27,12 @@ def test_every_type_comes_before_the_second_task_of_any(coverage_script: Any) ->
     assert {"bert", "fnet", "efficientnet"} <= firsts  # with a plugin of their own, and without
     assert len(firsts) > 500
     registry = load_registry()
-    assert all(registry.find(name).name == name for name in ("bert_generation", "gpt_sw3", "fnet"))
+    assert all(registry.find(name).name == name for name in ("bert_generation", "openai_gpt", "fnet"))
     assert len({(case["arch"], case["task"]) for case in cases}) == len(cases)
+    # Types that an architecture owns beside its first, and what a family registers for each of its own.
+    assert {"colsmol", "colqwen2_5", "gpt-sw3"} <= firsts
+    assert coverage_script.named_type(registry.find("colsmol"), "colsmol") == "colsmol"
+    assert coverage_script.named_type(registry.find("deberta_v2"), "deberta_v2") == "deberta-v2"
 
 
 def test_a_run_goes_on_where_it_stopped_unless_the_opset_changed(

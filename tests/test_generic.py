@@ -17,7 +17,7 @@ from converter import convert
 from converter.cli import run
 from converter.errors import ExportError
 from converter.plugins._probe import Prober
-from converter.plugins._shrink import shrunk
+from converter.plugins._shrink import WAYS, shrunk, smaller
 
 CONFIGURATION = """
 from transformers import PretrainedConfig
@@ -206,4 +206,63 @@ def test_a_config_shrinks_in_depth_and_width_and_keeps_its_kind() -> None:
     assert "layer_types" not in small and small["hidden_act"] == "gelu"
     assert small["text_config"] == {"hidden_size": 32}
     assert small["depths"] == [1, 2, 1, 2] and small["hidden_sizes"] == [8, 16, 32, 64]
-    assert shrunk(large, widths=False)["hidden_size"] == 768
+    assert shrunk(large, WAYS[-1])["hidden_size"] == 768
+
+
+def test_smaller_configs_keep_together_what_hangs_together() -> None:
+    large = {
+        "model_type": "x",
+        "hidden_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 64,
+        "qk_rope_head_dim": 64,
+        "num_experts": None,
+        "widths": [64, 128],
+        "channel_widths": [64, 128],
+        "ffn_sizes": [512, 512, 512, 512, 2048, 2048, 2048, 2048],
+        "per_layer_config": {"1": {"head_dim": 8}, "7": {"head_dim": 16}},
+        "rope_parameters": {"mrope_section": [8, 12, 12]},
+    }
+    plain, alike, divided, fewer_heads, *_ = smaller(large, depth=2)
+    assert (plain["num_key_value_heads"], plain["num_attention_heads"]) == (2, 4)
+    assert plain["rope_parameters"]["mrope_section"] == [2, 1, 1] and plain["num_experts"] is None
+    assert alike["num_key_value_heads"] == alike["num_attention_heads"]
+    assert alike["head_dim"] == alike["qk_rope_head_dim"] and alike["num_experts"] == 5
+    assert alike["ffn_sizes"] == [512, 2048]
+    assert alike["per_layer_config"] == {"1": {"head_dim": 8}}
+    assert divided["hidden_size"] == 64 == divided["num_attention_heads"] * divided["head_dim"]
+    assert divided["channel_widths"] == [4, 8]
+    assert (fewer_heads["num_attention_heads"], fewer_heads["head_dim"]) == (1, 64)
+    assert fewer_heads["hidden_size"] == 64
+
+
+def test_a_backbone_has_a_layer_for_each_output_that_is_asked_for() -> None:
+    large = {
+        "num_hidden_layers": 24,
+        "stage_names": ["stem", *(f"stage{n}" for n in range(1, 25))],
+        "out_features": ["stage6", "stage12", "stage18", "stage24"],
+        "out_indices": [6, 12, 18, 24],
+    }
+    assert shrunk({"backbone_config": large}, depth=2) == {
+        "backbone_config": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]}
+    }
+
+
+class Stacked(nn.Module):
+    """Frames of which three are put together, so that its config's number of bins is not what it takes."""
+
+    main_input_name = "input_features"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mel = nn.Linear(33, 6)
+
+    def forward(self, input_features: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"last_hidden_state": self.mel(input_features)}
+
+
+def test_a_width_that_the_config_does_not_tell_is_read_off_the_first_layer() -> None:
+    plan = Prober(Stacked(), SimpleNamespace(num_mel_bins=11)).plan()
+    assert plan.inputs["input_features"].dims == ("batch_size", "num_frames", 33)

@@ -7,6 +7,7 @@ such models have embeddings wider than the decoder's hidden size, zeros behind t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class EmbedTokens(nn.Module):
 
 
 class PlainVision(nn.Module):
-    """Images of one size through the model's own `get_image_features`; with `marks` a 1 behind each feature."""
+    """Images of one size through tower and projector; with `marks` a 1 behind each feature."""
 
     def __init__(self, model: Any, *, marks: bool = False) -> None:
         super().__init__()
@@ -47,6 +48,21 @@ class PlainVision(nn.Module):
         """(images, channels, side, side) -> (images, tokens, hidden)."""
         features = self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
         return nn.functional.pad(features, (0, 1), value=1.0) if self.marks else features
+
+
+class OwnFeatures(nn.Module):
+    """Images of one size through the model's own `get_image_features`, without the decoder beside it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = copy.copy(model.model)
+        parts = {name: part for name, part in model.model.named_children() if name != "language_model"}
+        self.model._modules = parts
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(images, channels, side, side) -> (images, tokens, hidden)."""
+        features: torch.Tensor = self.model.get_image_features(pixel_values).pooler_output
+        return features
 
 
 class LlavaVision(nn.Module):

@@ -39,7 +39,7 @@ def older_pali(name: str) -> str:
 LAYOUTS: list[tuple[str, str, str, Rename, str]] = [
     ("ColQwen2", "qwen2_vl", "colqwen2", older_qwen, "custom_text_proj"),
     ("ColQwen2", "qwen2_vl", "colqwen2", str, "custom_text_proj"),
-    ("ColQwen2_5", "qwen2_5_vl", "colqwen2", older_qwen, "custom_text_proj"),
+    ("ColQwen2_5", "qwen2_5_vl", "colqwen2_5", older_qwen, "custom_text_proj"),
     ("ColPali", "paligemma", "colpali", older_pali, "custom_text_proj"),
     ("ColPali", "paligemma", "colpali", "model.model.{}".format, "custom_text_proj"),
     ("ColIdefics3", "idefics3", "colidefics3", "model.{}".format, "linear"),

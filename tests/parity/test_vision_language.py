@@ -25,7 +25,16 @@ MODELS = [
     "gemma3",
     *(
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "llava", "paligemma")
+        for name in (
+            "qwen2_5_vl",
+            "qwen3_vl",
+            "idefics3",
+            "smolvlm",
+            "llava",
+            "paligemma",
+            "got_ocr2",
+            "internvl",
+        )
     ),
 ]
 
