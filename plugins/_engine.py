@@ -40,7 +40,7 @@ class RetrievalModel(TransformersModel):
                  backbone's, as patterns
     tinies       backbone's model type -> what makes its config a small one; `tiny` comes on top, for any of them
     bare         write tiny checkpoints in colpali-engine's layout, `class_name` in their config.json, the projection
-                 under the name `projection`
+                 under the name `projection`, the backbone's tensors behind `prefix`
     """
 
     backbones: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -48,6 +48,7 @@ class RetrievalModel(TransformersModel):
     bare: str = ""
     class_name: str = ""
     projection: str = PROJECTIONS[-1]
+    prefix: str = "model."
 
     def recognizes(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.config.get("model_type") in self.backbones and bool(projection_of(checkpoint))
@@ -119,11 +120,10 @@ class RetrievalModel(TransformersModel):
             model.save_pretrained(folder)
 
     def _write_bare(self, model: Any, folder: Path) -> None:
-        """colpali-engine's layout: the backbone under `model.`, the projection beside it."""
+        """colpali-engine's layout: the backbone, and the projection beside it."""
         from safetensors.torch import save_file
 
-        prefix = model.vlm.base_model_prefix
-        tensors = {f"{prefix}.{name}": tensor for name, tensor in model.vlm.state_dict().items()}
+        tensors = {f"{self.prefix}{name}": tensor for name, tensor in model.vlm.state_dict().items()}
         layer = model.embedding_proj_layer
         tensors |= {f"{self.projection}.{name}": tensor for name, tensor in layer.state_dict().items()}
         config = model.vlm.config

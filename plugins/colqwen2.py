@@ -48,6 +48,7 @@ NEWER = replace(
     bare="qwen2_5_vl",
     class_name="ColQwen2_5",
     projection="custom_text_proj",
+    prefix="",
 )
 
 
