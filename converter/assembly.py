@@ -53,11 +53,12 @@ class Registration:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A plugin, the API version it states, and everything it asked to register."""
+    """A plugin, the API version it states, everything it asked to register, and large packages that it imported."""
 
     candidate: Candidate
     api: str | None
     registrations: tuple[Registration, ...]
+    imported: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"plugin {self.candidate.name!r} ({self.candidate.label})"

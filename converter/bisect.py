@@ -8,7 +8,6 @@ passes no point that agrees, lies just behind the mistake.
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,11 +127,20 @@ def bisect_graphs(
     folder: Path,
     comparisons: Sequence[Comparison],
     ledger: Ledger,
+    smallest: Mapping[str, str] | None = None,
 ) -> tuple[Divergence, ...]:
-    """One divergence for each graph in `folder` of which a comparison failed."""
+    """One divergence for each graph in `folder` of which a comparison failed.
+
+    `smallest` is what `judging.smallest_failures` gave; left out, it is asked.
+    """
+    from converter.judging import smallest_failures
+
     failed = [row for row in comparisons if not row.passed and sizes_of([row.size], request.seed)]
+    if failed and smallest is None:
+        with scratch_folder() as scratch:
+            smallest = smallest_failures(request, subject, folder, scratch, comparisons, ledger)
     with ledger.stage("look inside the original"):
-        observed = _observe(subject, failed, request.seed) if failed else []
+        observed = _observe(subject, failed, smallest or {}, request.seed) if failed else []
     found = []
     for entry in observed:
         with ledger.stage(f"look inside {entry.case.criteria.stem}"):
@@ -144,7 +152,9 @@ def bisect_graphs(
 # --- the trusted side ---
 
 
-def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[Observation]:
+def _observe(
+    subject: Subject, failed: Sequence[Comparison], smallest: Mapping[str, str], seed: int
+) -> list[Observation]:
     """Run the original once more, at one failing size of each failing component, with hooks."""
     checkpoint = subject.checkpoint
     with scratch_folder() as scratch:
@@ -154,22 +164,25 @@ def _observe(subject: Subject, failed: Sequence[Comparison], seed: int) -> list[
         for component in subject.components():
             rows = [row for row in failed if row.component == component.stem]
             if rows:
-                against, size = choose_failure(component, rows, seed)
+                against, size = choose_failure(component, rows, smallest.get(component.stem), seed)
                 found.append(observe(model, component, size, against))
         del model
         gc.collect()
         return found
 
 
-def choose_failure(component: Component, rows: Sequence[Comparison], seed: int) -> tuple[str, Size]:
+def choose_failure(
+    component: Component, rows: Sequence[Comparison], smallest: str | None, seed: int
+) -> tuple[str, Size]:
     """What to compare the graph with, and where: the smallest failing size, without padding if that fails too.
 
     A graph that departs from its wrapper was made wrong; one that only departs from the original was made right from
-    a wrong wrapper.
+    a wrong wrapper. `smallest` is a size at which it departs from the original, found by shrinking.
     """
     made_wrong = [row for row in rows if row.pair == "graph/wrapper"]
     fixed = {size.label: size for size in parity_sizes(component.axes, seed)}
-    failing = sizes_of(dict.fromkeys(row.size for row in made_wrong or rows), seed)
+    shrunk = [smallest] if smallest is not None and not made_wrong else []
+    failing = sizes_of(dict.fromkeys((*(row.size for row in made_wrong or rows), *shrunk)), seed)
     sizes = [fixed.get(size.label, size) for size in failing]
     size = min(sizes, key=lambda entry: (entry.padding != "none", weight(entry)))
     return ("wrapper" if made_wrong else "original"), size
@@ -212,26 +225,24 @@ def locate(observed: Observation, folder: Path, tolerance: Tolerance, share: flo
     ]
     points.sort(key=lambda point: (lineage.order[point.value], point.side == "input", -len(point.module)))
     trusted = case.wrapper if observed.against == "wrapper" else case.original
-    wrong = [
-        name for name, expected in trusted.items() if not compare.output(name, expected, case.valid.get(name))
-    ]
-    return _first(observed, points, wrong or list(trusted), lineage)
+    ends = [compare.output(name, expected, case.valid.get(name)) for name, expected in trusted.items()]
+    return _first(observed, points, [end for end in ends if not end.agrees] or ends, lineage)
 
 
 def _first(
-    observed: Observation, points: Sequence[Point], wrong: Sequence[str], lineage: Lineage
+    observed: Observation, points: Sequence[Point], wrong: Sequence[Point], lineage: Lineage
 ) -> Divergence:
+    """`points` are inner ones in the order of the graph, `wrong` the outputs that differ."""
     agreeing = {point.value for point in points if point.agrees}
-    live, _ = lineage.behind(wrong, agreeing)
-    reached = {value.name for node in live for value in node.outputs}
-    differing = [
-        point for point in points if point.value in reached | set(wrong) and point.value not in agreeing
-    ]
-    point = differing[0] if differing else Point("", "output", wrong[0], math.inf, -1.0, False)
-    nodes, ends = lineage.behind([point.value], agreeing)
-    parameters = tuple(name for name in ends if name in observed.parameters)
-    sources = [entry for entry in points if entry.agrees and entry.value in ends]
-    given = [name for name in ends if name in observed.case.feed]
+    ends = [point.value for point in wrong]
+    live, _ = lineage.behind(ends, agreeing)
+    reached = {value.name for node in live for value in node.outputs} | set(ends)
+    differing = [point for point in points if point.value in reached and point.value not in agreeing]
+    point = differing[0] if differing else wrong[0]
+    nodes, behind = lineage.behind([point.value], agreeing)
+    parameters = tuple(name for name in behind if name in observed.parameters)
+    sources = [entry for entry in points if entry.agrees and entry.value in behind]
+    given = [name for name in behind if name in observed.case.feed]
     return Divergence(
         component=observed.case.criteria.stem,
         size=observed.case.size.label,

@@ -189,6 +189,10 @@ def show_plugins(registry: Registry) -> None:
             write_list(f"  {title.replace('_', ' ')}: ", names)
         if not brought:
             write_line("  nothing that is in force")
+        if plugin.imported:
+            write_line(
+                f"  imports {', '.join(plugin.imported)} when it is loaded: every command waits for that"
+            )
     write_line()
     write_list("graph passes in their order: ", [f"{entry.name} {entry.order}" for entry in registry.passes])
     for override in registry.overrides:
@@ -206,6 +210,7 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
             "version": plugin.version,
             "api": plugin.api,
             **{title: list(listed) for title, listed in plugin.brought.items()},
+            "imported": list(plugin.imported),
         }
         for plugin in registry.plugins
     ]

@@ -45,6 +45,7 @@ def trace(
     names. Raises ExportError, with the exporter's own words, when torch cannot trace the wrapper.
     """
     inputs = component.inputs(size)
+    _check_axes(inputs, component)
     wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
     axes = tuple(dict(inputs.axes.get(name, {})) for name in inputs.tensors)
     try:
@@ -148,6 +149,20 @@ def _name_parameter(graph: ir.Graph, value: ir.Value, source: str) -> None:
     value.name = source
 
 
+def _check_axes(inputs: DummyInputs, component: Component) -> None:
+    """An axis that outputs have and no input would be traced at one size and asked for at others.
+
+    One that neither has may still shape inputs: the sides of a grid of patches.
+    """
+    given = {axis for axes in inputs.axes.values() for axis in axes.values()}
+    expected = {axis for output in component.outputs for axis in output.axes.values()}
+    if forgotten := [axis.name for axis in component.axes if axis.name in expected - given]:
+        raise ExportError(
+            f"{component.stem}: the axes {forgotten} are declared, outputs have them, and no input has them",
+            remedy="name them in the axes of DummyInputs",
+        )
+
+
 def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component) -> None:
     """Every declared input and axis must have survived tracing; torch drops and freezes them silently."""
     found = {value.name: value for value in graph.inputs}
@@ -172,8 +187,9 @@ def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component)
 
 
 def _first_line(error: BaseException) -> str:
-    """The innermost cause, in one line: the exporter wraps it in pages of advice."""
+    """The innermost cause, in one line, or two where the first announces: the exporter adds pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    announced = lines[1].removeprefix("- ") if lines[0].endswith(":") and len(lines) > 1 else ""
+    return f"{type(error).__name__}: {lines[0]} {announced}".rstrip()

@@ -70,14 +70,14 @@ def find_causes(
     """The smallest failing size of each component that failed, and with `debug_parity` the first wrong module."""
     from converter.bisect import bisect_graphs
 
-    smallest = _smallest(request, subject, folder, scratch, rows, ledger)
+    smallest = smallest_failures(request, subject, folder, scratch, rows, ledger)
     if not request.debug_parity:
         return smallest, ()
-    divergences = bisect_graphs(request, subject, folder, rows, ledger)
+    divergences = bisect_graphs(request, subject, folder, rows, ledger, smallest)
     return smallest, tuple(line for entry in divergences for line in entry.lines())
 
 
-def _smallest(
+def smallest_failures(
     request: ConversionRequest,
     subject: Subject,
     folder: Path,
@@ -85,6 +85,7 @@ def _smallest(
     rows: Sequence[Comparison],
     ledger: Ledger,
 ) -> dict[str, str]:
+    """Of each component that failed the smallest size, by its label, at which its graph departs from the original."""
     terms, seed = Terms(subject.metrics, request.dtype, request.atol), request.seed
     failed = {row.component for row in rows if not row.passed and sizes_of([row.size], seed)}
     found: dict[str, str] = {}

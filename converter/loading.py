@@ -5,6 +5,7 @@ A plugin that fails, by itself or beside the others, becomes a `PluginFailure` a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from converter.isolation import BrokenPluginError, explain, run_isolated
 from converter.text import did_you_mean
 
 API_ATTRIBUTE = "converter_api"
+# Packages that take seconds to import: a plugin that does so at once makes every command wait.
+LARGE = frozenset({"torch", "transformers", "tensorflow", "jax"})
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,15 @@ class Loader:
         try:
             if any(candidate.name == other.candidate.name for other in self.contributions):
                 raise BrokenPluginError("another plugin already has this name; rename the entry point")
+            before = _large_packages()
             plugin = run_isolated(candidate.load, self.timeout, doing="importing it")
             if candidate.may_be_shared and not self._has_hooks(plugin):
                 return
             stated = getattr(plugin, API_ATTRIBUTE, None)
             check_api(stated)
-            self.contributions.append(Contribution(candidate, stated, self._ask(candidate, plugin)))
+            registrations = self._ask(candidate, plugin)
+            imported = tuple(sorted(_large_packages() - before))
+            self.contributions.append(Contribution(candidate, stated, registrations, imported))
         except Exception as error:  # a plugin may raise anything, and the others must still load
             self._fail(candidate, explain(error, candidate.module))
 
@@ -131,6 +137,10 @@ class _Collector:
                 f"{hook} was given a {type(record).__name__}, not {article} {wanted.__name__}"
             )
         self.brought.append(Registration(self.kind, record, names))
+
+
+def _large_packages() -> frozenset[str]:
+    return LARGE & sys.modules.keys()
 
 
 def check_api(stated: object) -> None:

@@ -45,9 +45,11 @@ class Comparer:
             if call.output is not None:
                 yield from self._nearest(path, "output", call.output, edge.outputs)
 
-    def output(self, name: str, expected: Array, valid: Array | None) -> bool:
+    def output(self, name: str, expected: Array, valid: Array | None) -> Point:
+        """An output of the graph's own, held to the bounds of parity."""
         max_abs, cosine = distance(expected, self.results[name].astype(expected.dtype), valid)
-        return max_abs <= self.tolerance.max_abs and cosine >= self.tolerance.cosine
+        agrees = max_abs <= self.tolerance.max_abs and cosine >= self.tolerance.cosine
+        return Point("", "output", name, max_abs, cosine, agrees)
 
     def _nearest(self, path: str, side: str, expected: Array, names: Mapping[str, None]) -> Iterator[Point]:
         """The value that is nearest among those of the right shape; none if no value has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -49,6 +50,7 @@ def package_record(
                 checkpoint.folder if checkpoint.adapter is None else checkpoint.adapter.folder
             ),
             **_base(checkpoint),
+            **_own_config(checkpoint),
         },
         "versions": versions(),
         "settings": settings_of(request),
@@ -69,6 +71,16 @@ def package_record(
 def _base(checkpoint: Checkpoint) -> dict[str, Any]:
     adapter = checkpoint.adapter
     return {} if adapter is None else {"base": {"name": adapter.base, "revision": adapter.base_revision}}
+
+
+def _own_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config of a checkpoint that has no config.json for the package to carry: its architecture reads another."""
+    if (checkpoint.folder / "config.json").is_file():
+        return {}
+    try:
+        return {"config": json.loads(json.dumps(dict(checkpoint.config)))}
+    except (TypeError, ValueError):  # a plugin's own values
+        return {}
 
 
 def settings_of(request: ConversionRequest) -> dict[str, Any]:

@@ -33,7 +33,8 @@ DEFAULT_TIMEOUT = 10.0
 class Plugin:
     """A plugin that works: the distribution it came with, and the names of what it registered by `Registry`'s fields.
 
-    `api` is the version of the extension surface it states, or empty.
+    `api` is the version of the extension surface it states, or empty; `imported` are large packages that loading it
+    imported, for which every command waits.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Plugin:
     version: str
     api: str = ""
     brought: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    imported: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -184,7 +186,9 @@ def _plugin(contribution: Contribution, made: Assembly) -> Plugin:
     stated = contribution.api or (
         API_VERSION if candidate.may_be_shared else ""
     )  # built-in: of this very version
-    return Plugin(candidate.name, candidate.distribution, candidate.version, stated, brought)
+    return Plugin(
+        candidate.name, candidate.distribution, candidate.version, stated, brought, contribution.imported
+    )
 
 
 def _loose(name: str) -> str:

@@ -71,6 +71,7 @@ def run_original(
         with _at(component, size), torch.no_grad():
             inputs = component.inputs(size)
             reference = component.reference(model, _copies(inputs))
+            _check_names(component, reference)
             returned = wrapper(**_copies(inputs)) if restated else ()
         given = returned if isinstance(returned, tuple | list) else (returned,)
         yield Case(
@@ -81,6 +82,18 @@ def run_original(
             original=_arrays({name: reference[name] for name in names}),
             wrapper=_arrays(dict(zip(names if restated else (), given, strict=True))),
             axes={**inputs.axes, **{output.name: output.axes for output in component.outputs}},
+        )
+
+
+def _check_names(component: Component, reference: Any) -> None:
+    """Raise ParityError unless the reference gives all of the outputs that are declared."""
+    names = [output.name for output in component.outputs]
+    given = list(reference) if isinstance(reference, Mapping) else []
+    if missing := [name for name in names if name not in given]:
+        what = ", ".join(map(str, given)) if given else f"a {type(reference).__name__}"
+        raise ParityError(
+            f"{component.stem}: its reference gives {what}, and the outputs declared are {', '.join(names)}",
+            remedy=f"`reference` returns a mapping with the names of the outputs: {', '.join(missing)} is missing",
         )
 
 

@@ -81,6 +81,20 @@ def test_an_entry_point_may_name_an_object_with_hooks_as_methods(install: Instal
     assert registry.passes[0].name == "mine"
 
 
+def test_a_plugin_that_imports_what_is_large_at_once_is_shown_to_do_so(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax", sys)  # so that it is taken out again afterwards
+    del sys.modules["jax"]
+    install("eager", "import sys\nsys.modules['jax'] = sys\n" + GOOD)
+    install("lazy")
+    assert run(["plugins"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = "  imports jax when it is loaded: every command waits for that"
+    assert lines.index(said) == lines.index("  architectures: eager") + 1
+    assert lines.count(said) == 1
+
+
 BROKEN = {
     "raises": ("raise RuntimeError('no\\n  luck')", "RuntimeError: no luck"),
     "exits": ("import sys; sys.exit(4)", "importing it raised SystemExit(4)"),

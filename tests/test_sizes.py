@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,8 +16,11 @@ from torch import nn
 from converter.axes import came_out_fixed, could_vary
 from converter.cli import run
 from converter.drawing import draw_sizes, smallest_failure, weight
-from converter.records import Axis, Component, DummyInputs, Output, Size
+from converter.errors import ExportError, ParityError
+from converter.export import trace
+from converter.records import Architecture, Axis, Component, DummyInputs, Output, Size
 from converter.registry import load_registry
+from converter.runners import run_original
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"
 AXES = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=64))
@@ -98,6 +103,7 @@ def test_a_size_the_wrapper_forgot_is_found_and_named(
     assert run(["--model", str(short_sighted), "--output", str(target), "--debug-parity", "--quiet"]) == 3
     said = capsys.readouterr().err
     assert "smallest failing size of model: batch_size=1,sequence_length=10\n" in said
+    assert "model departs from the original at batch_size=1,sequence_length=10\n" in said
     assert "first wrong is what positions is given" in said
     assert not target.exists()
 
@@ -146,6 +152,34 @@ def test_what_is_declared_or_cannot_vary_or_is_meant_to_stay_is_not_named() -> N
     assert could_vary(Mean(), component(BOTH)) == []
     reasons = {"values": "clips are four frames", "weights": "clips are four frames"}
     assert could_vary(Mean(), component(BATCH, fixed=reasons)) == []
+
+
+def test_an_axis_that_no_input_has_is_refused_before_anything_is_traced() -> None:
+    outputs = (Output("mean", {0: "batch_size", 1: "length"}),)
+    forgetful = replace(component(BOTH), inputs=component(BATCH).inputs, outputs=outputs)
+    size, architecture = Size({"batch_size": 2, "length": 5}), cast(Architecture, None)
+    with pytest.raises(ExportError, match=r"\['length'\] are declared, .* no input has them"):
+        trace(architecture, forgetful, Mean(), dtype="fp32", opset=23, size=size)
+
+
+class Unrolled(nn.Module):
+    def forward(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The mean again, but a step for each position that there is while tracing."""
+        steps = [values[:, step] * weights[:, step, None] for step in range(values.shape[1])]
+        return torch.stack(steps, 1).mean(1) @ torch.ones(3, 3)
+
+
+def test_a_wrapper_that_counts_positions_in_python_is_told_which_axis_it_fixed() -> None:
+    plain = cast(Architecture, SimpleNamespace(name="mine", patches=nullcontext, translations=dict))
+    size = Size({"batch_size": 2, "length": 5})
+    with pytest.raises(ExportError, match=r"conflicts between user-specified ranges.*static shape of 5"):
+        trace(plain, component(BOTH), Unrolled(), dtype="fp32", opset=23, size=size)
+
+
+def test_an_output_that_the_reference_does_not_give_is_named() -> None:
+    renamed = replace(component(BOTH), outputs=(Output("average", {0: "batch_size"}),))
+    with pytest.raises(ParityError, match="its reference gives mean, and the outputs declared are average"):
+        list(run_original(Mean(), renamed, [Size({"batch_size": 2, "length": 5})]))
 
 
 def test_an_axis_that_the_graph_has_as_a_number_or_as_another_is_named() -> None:

@@ -100,8 +100,9 @@ Sampled = Mapping[str, Rows]
 
 
 def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: str) -> Quality:
-    """Of outputs sample by sample: cosines of all rows; `top1` of what are logits, or of the samples' mean vectors;
-    `perplexity` as a multiple of the reference's, where there are losses.
+    """Of outputs sample by sample: cosines of all rows; `top1` of what are logits, or of the samples' mean vectors, or
+    where no two samples need have as long ones (scores of items), of every row; `perplexity` as a multiple of the
+    reference's, where there are losses.
     """
     pairs = [(name, a[name], b[name]) for a, b in zip(reference, found, strict=True) for name in a]
     if not all(np.isfinite(b.values).all() for _, _, b in pairs):
@@ -109,11 +110,14 @@ def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: s
     cosines = np.concatenate([row_cosines(a.values, b.values) for _, a, b in pairs])
     values = {"cosine": float(cosines.mean()), "cosine_min": float(cosines.min())}
     labels = [(a.first == b.first) for name, a, b in pairs if "logits" in name]
-    if labels:
-        values["top1"] = float(np.concatenate(labels).mean())
-    elif len(found) > 1:
-        first, second = (np.stack([_mean(sample) for sample in samples]) for samples in (reference, found))
+    steady = _of_one_width(reference)
+    if not labels and steady and len(found) > 1:
+        first, second = (
+            np.stack([_mean(sample, steady) for sample in samples]) for samples in (reference, found)
+        )
         values["top1"] = compare_vectors(first, second).values["top1"]
+    elif labels or not steady:
+        values["top1"] = float(np.concatenate(labels or [a.first == b.first for _, a, b in pairs]).mean())
     losses = [(a.loss, b.loss) for _, a, b in pairs if a.loss is not None]
     if losses:
         before, after = (np.concatenate([pair[side] for pair in losses]).mean() for side in (0, 1))
@@ -121,8 +125,14 @@ def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: s
     return Quality(values, len(found), what)
 
 
-def _mean(sample: Sampled) -> Any:
-    return np.concatenate([rows.values.mean(axis=0) for rows in sample.values()])
+def _of_one_width(samples: Sequence[Sampled]) -> list[str]:
+    """The outputs that every sample has, with rows as long in each."""
+    names = [name for name in samples[0] if all(name in sample for sample in samples)]
+    return [name for name in names if len({sample[name].values.shape[1] for sample in samples}) == 1]
+
+
+def _mean(sample: Sampled, names: Sequence[str]) -> Any:
+    return np.concatenate([sample[name].values.mean(axis=0) for name in names])
 
 
 def _unit(vectors: Vectors) -> Vectors:

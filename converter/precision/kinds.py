@@ -12,7 +12,7 @@ import numpy as np
 
 from converter.errors import UsageError
 from converter.graph_info import GraphInfo, read_graph
-from converter.precision.made_up import declared_feeds, drawn_feeds
+from converter.precision.made_up import drawn_feeds, made_up_feeds
 from converter.precision.samples import Given, corpus, draw_pages, draw_pictures
 from converter.precision.sessions import Sessions
 from converter.precision.tasks import Embeddings, Feeds, Language, Pages, Task, Translation
@@ -250,7 +250,7 @@ def _side(config: Mapping[str, Any]) -> int:
 
 
 def _made_up(package: _Package) -> Chosen:
-    """Inputs as the plugin makes them for parity; without a plugin, drawn where floats are all a graph takes."""
+    """Inputs as the plugin makes them for parity; without it, drawn where floats are all a graph takes."""
     if package.calibration is not None and package.calibration.kind != "generated":
         raise UsageError(
             f"{package.calibration.source} holds {package.calibration.kind}, and this kind of model is fed arrays",
@@ -260,8 +260,6 @@ def _made_up(package: _Package) -> Chosen:
         _tokens(package)
     first = package.count or _MADE_UP[0]
     total = first + _MADE_UP[1]
-    made = declared_feeds(package.folder, package.record, package.stems, total) or drawn_feeds(
-        package.graphs, total
-    )
+    made, about = made_up_feeds(package.folder, package.record, package.graphs, total)
     task = Feeds(lambda sessions, index: made[index], "made-up inputs")
-    return Chosen(task, list(range(first)), list(range(first, total)), "made-up inputs")
+    return Chosen(task, list(range(first)), list(range(first, total)), about)

@@ -2,50 +2,76 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from converter.errors import PluginError, UsageError
 from converter.graph_info import GraphInfo
 from converter.json_files import object_or_empty
 from converter.precision.samples import draw_feed
 
+if TYPE_CHECKING:
+    from converter.records import Architecture
+
 Feed = Mapping[str, Mapping[str, Any]]
-_LOG = logging.getLogger(__name__)
 
 
-def declared_feeds(folder: Path, record: Mapping[str, Any], stems: Sequence[str], count: int) -> list[Feed]:
-    """Feeds by stem at random sizes, from the components that the package's architecture declares.
+def made_up_feeds(
+    folder: Path, record: Mapping[str, Any], graphs: Mapping[str, GraphInfo], count: int
+) -> tuple[list[Feed], str]:
+    """Feeds by stem at random sizes, and in words what they are.
 
-    Empty where the architecture is not installed, or where its inputs need what is not.
+    The architecture that the package was made by makes them. They are drawn by the shapes of the graphs where it is
+    not installed, or needs a package that is not. Raises PluginError where it fails, and UsageError where inputs
+    would have to be drawn for a graph that takes whole numbers.
     """
-    from converter.records import Checkpoint, Size
     from converter.registry import load_registry
 
+    name, registry = str(record.get("architecture", "")), load_registry()
+    if not name:  # an ONNX file that was given
+        return drawn_feeds(graphs, count), "made-up inputs"
+    architecture = registry.known(name) or registry.stand_in(name, None)
+    if architecture is None:
+        return _drawn_since(f"the architecture {name!r} is not installed", graphs, count)
     try:
-        architecture = load_registry().find(str(record.get("architecture", "")))
-        checkpoint = Checkpoint(folder, folder.name, None, object_or_empty(folder / "config.json"), {})
-        config = architecture.source.config(checkpoint)
-        components = [
-            component
-            for component in architecture.components(config, str(record.get("task")))
-            if component.stem in stems
-        ]
-        feeds: list[Feed] = []
-        draw = random.Random(0)
-        for seed in range(count):
-            made = {}
-            for component in components:
-                point = {axis.name: draw.randint(axis.low, axis.high) for axis in component.axes}
-                tensors = component.inputs(Size(point, "none", seed)).tensors
-                made[component.stem] = {name: tensor.numpy() for name, tensor in tensors.items()}
-            feeds.append(made)
-    except Exception as error:  # the plugin's code, in a package that may lack its config or anything else
-        _LOG.info("the package's architecture makes no inputs for it: %r", error)
-        return []
-    return feeds if components else []
+        return _declared_feeds(architecture, folder, record, list(graphs), count), "made-up inputs"
+    except ModuleNotFoundError as error:  # torch, in the base installation
+        return _drawn_since(f"those of {name} need {error.name}", graphs, count)
+    except Exception as error:  # the plugin's code
+        raise PluginError(
+            f"architecture {name!r} could not make the inputs it declares: {type(error).__name__}: {error}",
+            remedy="mend its plugin, or give inputs with --calibration",
+        ) from error
+
+
+def _declared_feeds(
+    architecture: Architecture, folder: Path, record: Mapping[str, Any], stems: Sequence[str], count: int
+) -> list[Feed]:
+    from converter.records import Checkpoint, Size
+
+    content = object_or_empty(folder / "config.json") or record.get("source", {}).get("config", {})
+    config = architecture.source.config(Checkpoint(folder, folder.name, None, content, {}))
+    task = str(record.get("task"))
+    components = {component.stem: component for component in architecture.components(config, task)}
+    draw = random.Random(0)
+    feeds: list[Feed] = []
+    for seed in range(count):
+        made = {}
+        for stem in stems:
+            point = {axis.name: draw.randint(axis.low, axis.high) for axis in components[stem].axes}
+            tensors = components[stem].inputs(Size(point, "none", seed)).tensors
+            made[stem] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        feeds.append(made)
+    return feeds
+
+
+def _drawn_since(reason: str, graphs: Mapping[str, GraphInfo], count: int) -> tuple[list[Feed], str]:
+    try:
+        return drawn_feeds(graphs, count), f"inputs drawn by shape, since {reason}"
+    except UsageError as error:
+        raise UsageError(f"{error.message}, and {reason}", remedy=error.remedy) from error
 
 
 def drawn_feeds(graphs: Mapping[str, GraphInfo], count: int) -> list[Feed]:

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from converter.arrays import FLOAT32
-from converter.recipes import RecipeTensor, Transpose, WeightRecipe, simplify
+from converter.recipes import Constant, RecipeTensor, Transpose, WeightRecipe, simplify
 
 DOMAIN = "com.microsoft"  # of onnxruntime's own operators
 # Tables of fewer rows (token types) gain nothing.
@@ -105,10 +105,13 @@ def lookups(model: ir.Model) -> Iterator[Lookup]:
 
 
 def stored(value: ir.Value | None) -> WeightRecipe | None:
-    """The recipe of an fp32 initializer."""
+    """The recipe of an fp32 initializer. One of less than a kibibyte has its values in the graph."""
     tensor = None if value is None else value.const_value
-    found = isinstance(tensor, RecipeTensor) and tensor.recipe.dtype == FLOAT32
-    return tensor.recipe if isinstance(tensor, RecipeTensor) and found else None
+    if isinstance(tensor, RecipeTensor):
+        return tensor.recipe if tensor.recipe.dtype == FLOAT32 else None
+    if value is None or tensor is None or not value.is_initializer() or tensor.dtype != ir.DataType.FLOAT:
+        return None
+    return Constant.of(tensor.numpy())
 
 
 def owner(node: ir.Node) -> ir.Graph:

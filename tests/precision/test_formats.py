@@ -136,6 +136,15 @@ def test_a_rewritten_graph_computes_nearly_the_same(
     assert np.linalg.norm(found - expected) < error * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("plan", [Plan(Blocks(8)), Plan(Columns())], ids=["blocks8", "int8"])
+def test_a_matrix_of_less_than_a_kibibyte_is_quantized_too(tmp_path: Path, plan: Plan) -> None:
+    """A small model of a stranger's has no other; its values lie in the graph and not in a recipe."""
+    path = lookup_and_product(tmp_path, depth=8)
+    expected, changed = computed(path), rewritten(path, plan)
+    assert "MatMul" not in {node.op_type for node in onnx.load(changed).graph.node}
+    assert np.linalg.norm(computed(changed) - expected) < 0.03 * np.linalg.norm(expected)
+
+
 def test_an_exception_of_a_plan_is_left_alone(tmp_path: Path) -> None:
     path = lookup_and_product(tmp_path)
     changed = onnx.load(rewritten(path, Plan(Blocks(8), exceptions={"matrix": None})))

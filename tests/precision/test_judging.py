@@ -138,8 +138,11 @@ def test_a_recorded_recipe_makes_the_same_bytes(package_of: Make, tmp_path: Path
     assert first.rows[0].hashes == again.rows[0].hashes
 
 
-def floats_in(folder: Path, *, quantized: bool = False) -> Path:
-    """x (rows, 48) -> product -> y, somebody's file; `quantized` is as training for quantization leaves it."""
+def floats_in(folder: Path, *, quantized: bool = False, turned: bool = False) -> Path:
+    """x (rows, 48) -> product -> y, somebody's file; `quantized` is as training for quantization leaves it.
+
+    `turned` gives y (24, rows), which is as wide as x has rows: scores of as many items as somebody asks about.
+    """
     draw = np.random.default_rng(0)
     weights = [numpy_helper.from_array(draw.standard_normal((48, 24)).astype(np.float32), "matrix")]
     nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"])]
@@ -158,6 +161,10 @@ def floats_in(folder: Path, *, quantized: bool = False) -> Path:
     ends = [
         helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", w]) for n, w in (("x", 48), ("y", 24))
     ]
+    if turned:
+        nodes[-1].output[0] = "upright"
+        nodes.append(helper.make_node("Transpose", ["upright"], ["y"]))
+        ends[1] = helper.make_tensor_value_info("y", TensorProto.FLOAT, [24, "rows"])
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
     path = folder / "ranker.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
@@ -173,20 +180,66 @@ def test_an_onnx_file_of_anybodys_becomes_a_package(tmp_path: Path) -> None:
     assert "judged on made-up inputs" in record(tmp_path / "p")["precisions"]["q8"]["notes"]
 
 
-def test_a_preprocessing_function_feeds_a_graph(tmp_path: Path) -> None:
+# An architecture whose plugin cannot make its inputs, for two reasons.
+INPUTLESS = """
+from converter import Architecture, Variant, hookimpl
+
+class Source:
+    def config(self, checkpoint):
+        FAILS
+
+@hookimpl
+def register_architectures(register):
+    variants = {"scoring": (Variant("scores", ("ranker",), "scores out"),)}
+    register(Architecture("NAME", (), "made up", "", Source(), lambda config, task: (), variants))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "refused", "said"),
+    [
+        ("raise ValueError('no depth')", True, "could not make the inputs it declares: ValueError: no depth"),
+        (
+            "import surely_not_there",
+            False,
+            "inputs drawn by shape, since those of inputless need surely_not_there",
+        ),
+        (None, False, "inputs drawn by shape, since the architecture 'inputless' is not installed"),
+    ],
+    ids=["its code fails", "it needs a package", "it is not there"],
+)
+def test_it_is_said_why_inputs_are_not_those_of_the_plugin(
+    fails: str | None, refused: bool, said: str, install: Callable[..., None], tmp_path: Path, capsys: Capture
+) -> None:
+    package, target = tmp_path / "p", tmp_path / "out"
+    quantize_package(floats_in(tmp_path), ["fp16"], output=package, unjudged=True)
+    (package / "converter.json").write_text(json.dumps({**record(package), "architecture": "inputless"}))
+    if fails:
+        install("inputless", INPUTLESS.replace("FAILS", fails))
+    arguments = ["quantize", str(package), "--precisions", "q8", "--output", str(target)]
+    assert run(arguments) == (2 if refused else 0)
+    assert target.exists() is not refused
+    notes = capsys.readouterr().err if refused else record(target)["precisions"]["q8"]["notes"]
+    assert said in " ".join(str(notes).split())
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["rows of one width", "rows of any width"])
+def test_a_preprocessing_function_feeds_a_graph(turned: bool, tmp_path: Path) -> None:
     numbers = tmp_path / "seeds.txt"
     numbers.write_text("\n".join(map(str, range(20))))
 
     def preprocess(line: str) -> dict[str, Any]:
-        return {"x": np.random.default_rng(int(line)).standard_normal((3, 48)).astype(np.float32)}
+        shape = (3 + int(line) % 4, 48)
+        return {"x": np.random.default_rng(int(line)).standard_normal(shape).astype(np.float32)}
 
-    path = floats_in(tmp_path)
+    path = floats_in(tmp_path, turned=turned)
     report = quantize_package(
         path, ["q8"], output=tmp_path / "p", calibration=str(numbers), preprocess=preprocess
     )
     assert report.kept == ("q8",)
     assert report.rows[0].quality is not None
     assert report.rows[0].quality.samples == 10
+    assert set(report.rows[0].quality.values) == {"cosine", "cosine_min", "top1"}
 
 
 def test_a_graph_that_is_quantized_already_passes_through_unharmed(tmp_path: Path) -> None:

@@ -95,10 +95,10 @@ def test_a_case_of_generation_is_named_by_what_is_played() -> None:
     assert str(played) == "text-greedy-generation-prefill-in-two-chunks-fp32"
 
 
-def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
+def test_a_wrong_one_fails_with_what_was_compared_and_forgotten_axes_are_warnings(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom flawed import Source\n"
-        "Source().write_tiny(Path('checkpoint'), like='mask', seed=1, task='encoding')\n"
+        "Source().write_tiny(Path('checkpoint'), like='mask, short', seed=1, task='encoding')\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(FLAWED)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True)
@@ -114,12 +114,15 @@ def test_a_wrong_one_fails_with_what_was_compared(tmp_path: Path) -> None:
     }
     padded = re.compile("(left|right)-fp32$")
     assert failed.keys() == {case.get("name", "") for case in cases if padded.search(case.get("name", ""))}
-    assert "text-model-batch_size=4,sequence_length=10,right-fp32" in failed  # one that was drawn
-    text = failed["text-model-batch_size=4,sequence_length=8,right-fp32"]
+    text = failed["text-model-batch_size=4,right-fp32"]
     assert re.search(r"FAILED: model hidden at .*: wrapper/original differ by ", text)
     assert re.search(r"passed: model hidden at .*: graph/wrapper differ by ", text)
     measured = {entry.get("name") for entry in cases[0].findall("properties/property")}
     assert {"hidden graph/original", "hidden wrapper/original", "hidden graph/wrapper"} == measured
+    said = " ".join(result.stdout.split())
+    forgotten = "model: axis 1 of 'input_ids' and axis 1 of 'attention_mask' is fixed at 5, but the original also takes"
+    assert said.count(forgotten) == 1, said
+    assert said.count("model: axis 'sequence_length' of output 'hidden' came out fixed at 5") == 1
 
 
 def test_generation_is_a_case_of_its_own(tmp_path: Path) -> None:

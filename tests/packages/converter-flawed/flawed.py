@@ -1,4 +1,7 @@
-"""The architecture `flawed`: its checkpoint's config says which mistake its wrapper makes."""
+"""The architecture `flawed`: its checkpoint's config says which mistake its wrapper makes.
+
+With `, short` behind it the inputs' second axis was forgotten: it is not declared for them, only for the output.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from converter import Architecture, Axis, Component, DummyInputs, Output, Varian
 from converter.recipes import Load, read
 
 TOKENS = {0: "batch_size", 1: "sequence_length"}
+LENGTH = 5
 
 
 class Source:
@@ -50,18 +54,18 @@ class Source:
         save_file(model.state_dict(), folder / "model.safetensors")
 
 
-def inputs(size):
+def inputs(declared, size):
     import torch
     from flawed_model import WORDS
 
     generator = torch.Generator().manual_seed(size.seed)
-    shape = size["batch_size"], size["sequence_length"]
+    shape = size["batch_size"], size.axes.get("sequence_length", LENGTH)
     mask = torch.ones(shape, dtype=torch.int64)
     for row in range(shape[0] if size.padding != "none" else 0):
         filler = min(row + 1, shape[1] - 1)
         mask[row, slice(shape[1] - filler, None) if size.padding == "right" else slice(0, filler)] = 0
     tensors = {"input_ids": torch.randint(0, WORDS, shape, generator=generator), "attention_mask": mask}
-    return DummyInputs(tensors, dict.fromkeys(tensors, TOKENS), {"hidden": mask.bool()})
+    return DummyInputs(tensors, dict.fromkeys(tensors, declared), {"hidden": mask.bool()})
 
 
 def wrapper(flaw, model):
@@ -75,10 +79,11 @@ def reference(model, tensors):
 
 
 def components(config, task):
-    axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", 5, high=20))
-    return (
-        Component("model", partial(wrapper, config), inputs, reference, axes, (Output("hidden", TOKENS),)),
-    )
+    flaw, _, short = config.partition(", ")
+    axes = (Axis("batch_size", 2, high=4), Axis("sequence_length", LENGTH, high=20))[: 1 if short else 2]
+    declared = {dim: name for dim, name in TOKENS.items() if name in {axis.name for axis in axes}}
+    outputs = (Output("hidden", TOKENS),)
+    return (Component("model", partial(wrapper, flaw), partial(inputs, declared), reference, axes, outputs),)
 
 
 @contextmanager
