@@ -253,7 +253,7 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, click.Abort):
-        write_error("interrupted: nothing was written")
+        write_error("interrupted: nothing is left half-written")
         return INTERRUPTED
     except click.ClickException as error:
         error.show()

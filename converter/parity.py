@@ -166,10 +166,7 @@ def distance(a: Array, b: Array, valid: Array | None = None) -> tuple[float, flo
     """
     if a.shape != b.shape:
         return float("inf"), -1.0
-    left, right = (np.atleast_1d(x).astype(np.float64) for x in (a, b))
-    if valid is not None:
-        lying = valid.reshape(valid.shape + (1,) * (left.ndim - valid.ndim))
-        left, right = (np.where(lying, x, 0.0) for x in (left, right))
+    left, right = (masked(np.atleast_1d(x).astype(np.float64), valid) for x in (a, b))
     if not np.array_equal(np.isfinite(left), np.isfinite(right)):
         return float("inf"), -1.0
     same = ~np.isfinite(left) & (left == right)
@@ -179,6 +176,13 @@ def distance(a: Array, b: Array, valid: Array | None = None) -> tuple[float, flo
     if not np.isfinite(left).all():
         return float("inf"), -1.0
     return float(np.abs(left - right).max()), _smallest_cosine(left, right)
+
+
+def masked(array: NDArray[np.float64], valid: Array | None) -> NDArray[np.float64]:
+    """The array with zeros where `valid`, boolean over the leading axes, is false; all of it where that is None."""
+    if valid is None:
+        return array
+    return np.where(valid.reshape(valid.shape + (1,) * (array.ndim - valid.ndim)), array, 0.0)
 
 
 def _smallest_cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:

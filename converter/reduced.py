@@ -16,7 +16,7 @@ import numpy as np
 
 from converter.additions import Precision
 from converter.errors import ParityError
-from converter.parity import Array, Terms, compare_all, distance
+from converter.parity import Array, Terms, compare_all, distance, masked
 from converter.records import Comparison, Dtype
 from converter.request import OnStage
 from converter.runners import CASE, Case, load, open_session, run_graph
@@ -107,10 +107,7 @@ def relative_error(expected: Array, found: Array, valid: Array | None = None) ->
     """|found - expected| / |expected| over the valid positions; infinite where shapes or what is finite differ."""
     if expected.shape != found.shape:
         return math.inf
-    left, right = expected.astype(np.float64), found.astype(np.float64)
-    if valid is not None:
-        lying = valid.reshape(valid.shape + (1,) * (left.ndim - valid.ndim))
-        left, right = np.where(lying, left, 0.0), np.where(lying, right, 0.0)
+    left, right = (masked(array.astype(np.float64), valid) for array in (expected, found))
     finite = np.isfinite(left)
     if not np.array_equal(finite, np.isfinite(right)):
         return math.inf

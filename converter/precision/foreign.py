@@ -11,7 +11,8 @@ from pathlib import Path
 from converter.errors import PackageError
 from converter.graph_info import read_graph
 from converter.package import write_record
-from converter.precision.workbench import ONNX, link
+from converter.precision.sessions import ONNX
+from converter.precision.workbench import link
 from converter.record import versions
 
 # Of what lies beside a file, what is needed to run it; a folder of downloads holds much else.

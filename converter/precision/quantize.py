@@ -20,9 +20,10 @@ from converter.precision.judge import Judge
 from converter.precision.latency import Stopwatch
 from converter.precision.report import UNJUDGED, PrecisionRow, QuantizationReport
 from converter.precision.search import Choice, Trial, choose_plan
+from converter.precision.sessions import ONNX
 from converter.precision.settings import Settings
 from converter.precision.statistics import Statistics
-from converter.precision.workbench import ONNX, Candidate, Workbench, copy_files, workbench
+from converter.precision.workbench import Candidate, Workbench, copy_files, workbench
 from converter.registry import Registry, load_registry
 from converter.request import SILENT, Progress
 from converter.seal import seal_package

@@ -14,14 +14,13 @@ from typing import Any
 
 from converter.precision.formats import Plan
 from converter.precision.products import lookups, products
+from converter.precision.sessions import ONNX
 from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.request import SILENT
 from converter.staging import RECORD
 from converter.writing import bind_graphs, write_graphs
-
-ONNX = "onnx"
 
 
 @dataclass

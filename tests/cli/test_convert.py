@@ -79,7 +79,7 @@ def test_parity_that_was_not_checked_is_not_called_passed(
         ),
         (UsageError("no"), 2, "error: no"),
         (ParityError("they differ"), 3, "error: they differ"),
-        (KeyboardInterrupt(), 130, "interrupted: nothing was written"),
+        (KeyboardInterrupt(), 130, "interrupted: nothing is left half-written"),
         (ZeroDivisionError("oh"), 1, "this is a bug: ZeroDivisionError: oh; run again with --verbose"),
     ],
 )
