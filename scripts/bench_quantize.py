@@ -5,7 +5,8 @@
     python scripts/bench_quantize.py build/colqwen2/package --precisions q8,q4
 
 Each precision is a process of its own and is added to the package, unjudged unless --judged says otherwise: judging
-runs the graphs, and so takes what a session of them takes. Prints a Markdown table.
+runs the graphs, and so takes what a session of them takes. Other options go to `converter quantize`, such as --keep.
+Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ def main() -> None:
     parser.add_argument("package", type=Path)
     parser.add_argument("--precisions", default="q8,q4")
     parser.add_argument("--judged", action="store_true")
-    parser.add_argument("options", nargs="*", help="of `converter quantize`, after --")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()  # what is left is for `converter quantize`
     how = [] if given.judged else ["--unjudged"]
     print("| precision | recipe | seconds | resident GB | anonymous GB | GB | of fp32 | files |")
     print("|---" * 8 + "|", flush=True)
     for name in given.precisions.split(","):
         command = [sys.executable, "-m", "converter", "quantize", str(given.package), "--precisions", name]
-        found = measure([*command, *how, *given.options, "--quiet"])
+        found = measure([*command, *how, *options, "--quiet"])
         if found.code:
             sys.exit(f"{name}: exit {found.code}\n{found.output}")
         entry = json.loads((given.package / "converter.json").read_text())["precisions"][name]

@@ -159,7 +159,9 @@ def main() -> None:
     write(model, arguments.folder, DTYPES[arguments.dtype])
     if arguments.tokenizer:
         write_tokenizer(arguments.folder)
-    print(f"{arguments.folder}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
+    tied = getattr(model, "all_tied_weights_keys", {})
+    count = sum(parameter.numel() for name, parameter in model.named_parameters() if name not in tied)
+    print(f"{arguments.folder}: {count / 1e6:.0f}M parameters")
 
 
 if __name__ == "__main__":

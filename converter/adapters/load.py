@@ -62,7 +62,18 @@ def load(
     require_export()
     settings = SessionSettings(**session)
     files = open_package(package, settings.precisions(precision))
+    _check_task(name, files)
     return _model_class(TASKS[name], files)(TASKS[name], files, precision, settings)
+
+
+def _check_task(name: str, files: PackageFiles) -> None:
+    """Logits of texts and of tokens have one name: which of them a graph gives, its package says."""
+    recorded = str(files.read_object("converter.json").get("task", name))
+    made_for = ALIASES.get(recorded, recorded).removesuffix("-with-past")
+    if made_for in TASKS and made_for != name:
+        raise PackageError(
+            f"{files.folder} was made for {made_for}, not for {name}", remedy=f"load({made_for!r}, ...)"
+        )
 
 
 def _model_class(task: Task, files: PackageFiles) -> Any:

@@ -106,7 +106,7 @@ def m2m100_tokenizer(folder: Path, kind: str = "unigram") -> Any:
     words = ["<s>", "<pad>", "</s>", "<unk>", *known]
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
     files = str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
-    languages = list(
-        M2M100Tokenizer(*files).lang_token_to_id
-    )  # special tokens, as the published one has them
-    return M2M100Tokenizer(*files, additional_special_tokens=languages)
+    # Special tokens, as the published one has them.
+    languages = list(M2M100Tokenizer(*files).lang_token_to_id)
+    # A random model would write the made-up words that published vocabularies end with, for which nobody has a text.
+    return M2M100Tokenizer(*files, additional_special_tokens=languages, num_madeup_words=0)

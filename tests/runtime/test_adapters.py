@@ -213,8 +213,9 @@ def test_heads_give_the_outputs_of_the_original(headed: Any, task: str, name: st
             for each in (model, original)
         ]
         assert any(made[1]) and close(*made), made
-        with pytest.raises(PackageError, match="not what this task needs"):
-            load("question-answering", package)
+        for other in ("question-answering", "text-classification"):
+            with pytest.raises(PackageError, match=f"made for token-classification, not for {other}"):
+                load(other, package)
 
 
 def test_what_a_graph_cannot_do_is_said(pair: Any, client_work: Any, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_what_a_graph_cannot_do_is_said(pair: Any, client_work: Any, tmp_path: P
     ids = torch.tensor([[5, 6, 7]])
     with pytest.raises(UsageError, match="no task 'sorting'"):
         load("sorting", packages / "text-generation")
-    with pytest.raises(PackageError, match="AutoModelForSeq2SeqLM"):
+    with pytest.raises(PackageError, match="made for text-generation, not for text2text-generation"):
         load("translation", packages / "text-generation")
     with pytest.raises(UsageError, match="no precision 'q8'; it has fp32"):
         load("text-generation", packages / "text-generation", precision="q8")
@@ -240,6 +241,12 @@ def test_what_a_graph_cannot_do_is_said(pair: Any, client_work: Any, tmp_path: P
         model.generate(ids, max_new_tokens=2, cache_implementation="static")
     with pytest.raises(UsageError, match="decoder_input_ids"):
         pair("translation")[0](ids)
+    shutil.copytree(packages / "text-classification", tmp_path / "foreign")
+    (
+        tmp_path / "foreign/converter.json"
+    ).unlink()  # somebody else's package does not say what it was made for
+    with pytest.raises(PackageError, match="not what this task needs"):
+        load("question-answering", tmp_path / "foreign")
     shutil.copytree(packages / "translation", tmp_path / "package")
     (tmp_path / "package/onnx/decoder_model_merged.onnx").unlink()
     with pytest.raises(PackageError, match="has no onnx/decoder_model_merged"):
