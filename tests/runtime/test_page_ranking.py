@@ -19,8 +19,8 @@ pytestmark = pytest.mark.xdist_group("colqwen2")
 Capture = pytest.CaptureFixture[str]
 
 
-def quantize(package: Path, target: Path, *options: str) -> int:
-    arguments = ["quantize", str(package), "--output", str(target), "--quiet", "--trials", "7"]
+def quantize(package: Path, target: Path, *options: str, trials: int) -> int:
+    arguments = ["quantize", str(package), "--output", str(target), "--quiet", "--trials", str(trials)]
     return run([*arguments, *options])
 
 
@@ -30,7 +30,7 @@ def entries(package: Path) -> Any:
 
 def test_the_best_of_50_pages_stays(retrieval_package: Path, tmp_path: Path) -> None:
     bounds = ["--keep", "maxsim_top1=0.9", "--keep", "cosine=0.99"]
-    assert quantize(retrieval_package, tmp_path / "p", "--precisions", "q8", *bounds) == 0
+    assert quantize(retrieval_package, tmp_path / "p", "--precisions", "q8", *bounds, trials=7) == 0
     row = entries(tmp_path / "p")["q8"]
     assert row["judged_on"] == "queries and pages"
     assert row["quality"]["samples"] == 50
@@ -46,6 +46,6 @@ def test_a_ranking_that_is_not_kept_is_an_error(
     retrieval_package: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     options = ["--precisions", "bnb4", "--keep", "maxsim_top1=1.0", "--keep", "cosine=0.9999"]
-    assert quantize(retrieval_package, tmp_path / "p", *options) == 3
+    assert quantize(retrieval_package, tmp_path / "p", *options, trials=1) == 3
     assert "bnb4: " in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
