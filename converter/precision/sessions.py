@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from converter.errors import PackageError
 from converter.precision.statistics import Statistics
+from converter.precision.stored import read_graphs
 from converter.runtime.files import PackageFiles, open_package
 from converter.runtime.session import DTYPES, Array, SessionSettings, open_session
 
@@ -83,16 +85,25 @@ class Recorder(Sessions):
 
 
 def _with_outputs(folder: Path, stem: str, names: Mapping[str, Any]) -> str:
-    """A copy of a graph that gives some of its values as outputs as well; its data file is the graph's own."""
+    """A copy of a graph that gives some of its values as outputs as well; its data file is the graph's own.
+
+    The outputs are written behind the graph: messages of protobuf that stand one after the other are read as one, so
+    that weights inside of it are copied and not parsed.
+    """
     import onnx
 
-    model = onnx.load(str(folder / ONNX / f"{stem}.onnx"), load_external_data=False)
-    known = {output.name for output in model.graph.output}
-    for name in names:
-        if name not in known:
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    (graph,) = read_graphs(folder / ONNX, [stem])
+    known = {output.name for output in graph.model.graph.outputs}
+    more = onnx.ModelProto()
+    more.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in names
+        if name not in known
+    )
     file = f"{ONNX}/{stem}.observed.onnx"
-    onnx.save(model, str(folder / file))
+    shutil.copyfile(folder / ONNX / f"{stem}.onnx", folder / file)
+    with (folder / file).open("ab") as copy:
+        copy.write(more.SerializeToString())
     return file
 
 
