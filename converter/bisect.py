@@ -2,7 +2,7 @@
 
 A module that the wrapper shares with the original, or that a graph shares with its wrapper, is a point where both can
 be compared: what goes into it and what comes out of it. The first point that differs, on a way to a wrong output that
-passes no point that agrees, lies just behind the mistake.
+passes no point that agrees, lies just after the mistake.
 """
 
 from __future__ import annotations

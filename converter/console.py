@@ -138,7 +138,7 @@ def write_line(text: str = "") -> None:
 
 
 def write_list(label: str, names: Sequence[str]) -> None:
-    """Names behind a label, wrapped to the width of the screen at most, and indented as far as the label."""
+    """Names after a label, wrapped to the screen's width at most, and indented as far as the label."""
     width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
     lines = textwrap.wrap(
         ", ".join(names), width - len(label), break_on_hyphens=False, break_long_words=False

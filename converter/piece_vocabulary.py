@@ -48,9 +48,8 @@ def _assemble(tokenizer: Any, path: Path) -> Any:
     from transformers.convert_slow_tokenizer import SpmConverter
 
     known = SpmConverter(SimpleNamespace(vocab_file=str(path)))
-    languages = dict(
-        getattr(tokenizer, "lang_token_to_id", {})
-    )  # behind the vocabulary, where a model has many
+    # A model of many languages has their ids after the vocabulary.
+    languages = dict(getattr(tokenizer, "lang_token_to_id", {}))
     ids = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab(), **languages}
     special = sorted({*map(str, tokenizer.all_special_tokens), *languages}, key=ids.__getitem__)
     scores = {piece.piece: piece.score for piece in known.proto.pieces if piece.type == _NORMAL}

@@ -13,7 +13,7 @@ ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU")
 
 
 def read_sentence_head(folder: Path) -> dict[str, Any] | None:
-    """The modules behind the transformer, as plain values that a config can carry; None where there are none listed.
+    """The modules after the transformer, as plain values that a config can carry; None where none are listed.
 
     `{"pooling": ["lasttoken"], "dense": [{"path": "2_Dense", "in": 768, "out": 256, "bias": true, "activation":
     "Tanh"}], "normalize": true}`. Raises CheckpointError for a module that is none of these.

@@ -34,7 +34,7 @@ class ColModernVBert(nn.Module):
         """Embeddings (batch, sequence, embedding), each a unit vector, zero at padding.
 
         input_ids, attention_mask  int64 (batch, sequence)
-        pixel_values               (batch, tiles, channels, side, side); tiles behind a row's last one are zeros
+        pixel_values               (batch, tiles, channels, side, side); tiles after a row's last one are zeros
         pixel_attention_mask       int64 (batch, tiles, side, side), for backbones that take one
 
         A row without image tokens is text, whatever its tiles; zeros will do.

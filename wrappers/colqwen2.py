@@ -29,8 +29,8 @@ def mrope_positions(
     attention_mask  (batch, sequence); positions count real tokens only, padding gets 0
     image_grid_thw  (batch, 3), in patches
 
-    An image's tokens share the time at which it starts and count rows and columns from there. The text behind
-    goes on after the larger side of the grid.
+    An image's tokens share the time at which it starts and count rows and columns from there. The text after
+    it goes on from the larger side of the grid.
     """
     real = attention_mask.long()
     seen = (image.long() * real).cumsum(dim=1)  # image tokens up to and with this one
@@ -88,8 +88,8 @@ class ColQwen2(nn.Module):
     def features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> torch.Tensor:
         """(batch, patches, pixels) and (batch, 3) -> features (batch, 1 + patches / merge ** 2, hidden).
 
-        Each row gets one square of padding more. So a batch of no patches at all is nothing special: no empty
-        tensor reaches the attention or a reshape, where onnxruntime would refuse it.
+        Each row gets one more square of padding, so that even in a batch without patches no empty tensor reaches the
+        attention or a reshape, where onnxruntime would refuse it.
         """
         assert self.vision is not None
         merge = self.vision.merge

@@ -31,7 +31,7 @@ class Decoder(nn.Module):
 class DecoderWithPast(nn.Module):
     """As `Decoder`, with each layer's keys and values taken in and given back, the new ones appended.
 
-    Nothing is dropped behind a sliding window: every layer's past has the same length, and the mask hides the rest.
+    Nothing that has left a sliding window is dropped: every layer's past has the same length, and the mask hides it.
     """
 
     def __init__(self, model: nn.Module) -> None:

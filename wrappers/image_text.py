@@ -39,7 +39,7 @@ class Pair(nn.Module):
 def resized_positions(table: torch.Tensor, shapes: torch.Tensor, length: int) -> torch.Tensor:
     """SigLIP 2's position table (side, side, dim), resized to each image's own grid: (batch, length, dim).
 
-    shapes  int64 (batch, 2), rows and columns of patches; positions behind them get the first patch's
+    shapes  int64 (batch, 2), rows and columns of patches; positions after them get the first patch's
 
     The same as `interpolate(mode="bilinear", antialias=True)` image by image: each target position is a mean of the
     table under a triangle as wide as a step, in rows and in columns.
@@ -50,10 +50,8 @@ def resized_positions(table: torch.Tensor, shapes: torch.Tensor, length: int) ->
     index = torch.where(index < rows * columns, index, 0)
     over_rows = triangle(index // columns, rows, side)
     over_columns = triangle(index % columns, columns, side)
-    weights = (over_rows[..., :, None] * over_columns[..., None, :]).flatten(
-        2
-    )  # (batch, length, side * side)
-    return weights.to(table.dtype) @ table.flatten(0, 1)
+    weights = over_rows[..., :, None] * over_columns[..., None, :]  # (batch, length, side, side)
+    return weights.flatten(2).to(table.dtype) @ table.flatten(0, 1)
 
 
 def triangle(position: torch.Tensor, size: torch.Tensor, side: int) -> torch.Tensor:

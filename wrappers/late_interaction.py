@@ -32,7 +32,7 @@ class Dense(nn.Module):
 
 
 class Projected(nn.Module):
-    """A model of transformers and the projections behind it: what ColBERT's own class holds, restated."""
+    """A model of transformers and the projections after it: what ColBERT's own class holds, restated."""
 
     def __init__(self, backbone: Any, projections: Sequence[Dense]) -> None:
         super().__init__()

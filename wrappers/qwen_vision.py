@@ -22,7 +22,7 @@ def divide(number: torch.Tensor, divisor: torch.Tensor | int) -> torch.Tensor:
 
 
 class Places(NamedTuple):
-    """Where patches are, each (rows, patches): row and column in their grid, what they attend within, grid's sides.
+    """Where patches are, each (rows, patches): row, column, what they attend within, and the sides of their grid.
 
     `segment` is equal for the patches of one frame of one image, and different otherwise.
     """
@@ -55,7 +55,7 @@ def padded_places(grid_thw: torch.Tensor, patches: int, merge: int) -> Places:
 
 
 def packed_places(grid_thw: torch.Tensor, patches: int, merge: int) -> Places:
-    """All images behind each other in one row, frames of a video too: grid_thw (images, 3)."""
+    """All images one after another in one row, frames of a video too: grid_thw (images, 3)."""
     index = torch.arange(patches, device=grid_thw.device)
     counts = grid_thw.prod(dim=1)  # (images,)
     ends = counts.cumsum(dim=0)
@@ -118,7 +118,7 @@ class VisionTower(nn.Module):
         self.deep_mergers = getattr(visual, "deepstack_merger_list", None)
 
     def forward(self, pixel_values: torch.Tensor, places: Places) -> torch.Tensor:
-        """(rows, patches, pixels) -> (rows, patches / merge ** 2, hidden), deep features behind it if there are any.
+        """(rows, patches, pixels) -> (rows, patches / merge ** 2, hidden), followed by deep features if there are any.
 
         With n mergers of deep features, the last axis is 1 + n times as wide.
         """
@@ -185,10 +185,11 @@ class PackedVision(nn.Module):
         self.grid = grid
 
     def forward(self, pixel_values: torch.Tensor, **grids: torch.Tensor) -> torch.Tensor:
-        """(patches, pixels of a patch) and int64 (images, 3) -> (image tokens, hidden), images behind each other.
+        """(patches, pixels of a patch) and int64 (images, 3) -> (image tokens, hidden), one image after another.
 
         The grids are called `grid`: clients do not agree on a name.
         """
         grid_thw = grids[self.grid]
         places = packed_places(grid_thw, pixel_values.shape[0], self.tower.merge)
-        return self.tower(pixel_values[None], places)[0]  # type: ignore[no-any-return]
+        features: torch.Tensor = self.tower(pixel_values[None], places)
+        return features[0]

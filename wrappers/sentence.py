@@ -12,17 +12,15 @@ from converter.wrappers.text_encoder import without_cache
 
 
 def pooled(mode: str, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One vector a text, as sentence-transformers' `Pooling` has it: (batch, tokens, dim) -> (batch, dim).
+    """One vector per text, as in sentence-transformers' `Pooling`: (batch, tokens, dim) -> (batch, dim).
 
     mask  int64 (batch, tokens); padding may stand on either side
     """
     positions = torch.arange(mask.shape[1], device=mask.device)
     if mode in ("cls", "lasttoken"):
         real = mask.bool()
-        first, last = (
-            torch.where(real, positions, mask.shape[1]).amin(1),
-            torch.where(real, positions, -1).amax(1),
-        )
+        first = torch.where(real, positions, mask.shape[1]).amin(1)
+        last = torch.where(real, positions, -1).amax(1)
         chosen = first if mode == "cls" else last
         index = chosen.clamp(0, mask.shape[1] - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
         return hidden.gather(1, index)[:, 0]
@@ -37,7 +35,7 @@ def pooled(mode: str, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class SentenceEncoder(nn.Module):
-    """Hidden states of the tokens and one embedding a text."""
+    """Hidden states of the tokens and one embedding per text."""
 
     def __init__(self, model: Any, head: Mapping[str, Any]) -> None:
         super().__init__()

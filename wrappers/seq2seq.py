@@ -28,8 +28,8 @@ def cross_attention_state(
     past      (batch, heads, encoder length, head size); any length where `use_past` is false
     use_past  bool (1,)
 
-    One op for tracing, so that which of the two it is stays a question for run time. In the graph it is no branch
-    either: hidden states and past are both cut, one of them to nothing, and what is made of them is joined.
+    One op for tracing, so that the choice is left to run time. The graph has no branch either: hidden states and past
+    are both cut, one of them to nothing, and the results are joined.
     """
     if bool(use_past):
         return past.clone()
@@ -53,8 +53,8 @@ def _(
 def kept_past(past: torch.Tensor, use_past: torch.Tensor) -> torch.Tensor:
     """`past` (batch, heads, past, head size) where `use_past`, bool (1,), is true; else of length 0.
 
-    Callers that cannot send nothing send a past of length 1 with the first step. For tracing the length stays; in the
-    graph `converter.passes.kept_past` sees to it that sizes are read off what is left.
+    Callers that cannot send an empty past send one of length 1 with the first step. While tracing, the length stays; in
+    the graph `converter.passes.kept_past` makes sure that sizes are read from what is left.
     """
     return past.clone() if bool(use_past) else past[:, :, :0].clone()
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 def encoder_output(hidden: torch.Tensor) -> Any:
-    """What a model takes for the result of its encoder, which is asked for a mask by some models of speech."""
+    """What a model takes for the result of its encoder; some speech models ask it for a mask."""
     output: Any = BaseModelOutput(last_hidden_state=hidden)
     output.attention_mask = None
     return output
@@ -128,9 +128,8 @@ class DecoderMerged(nn.Module):
         super().__init__()
         self.model = model
         self.cross = cross_attentions(model)
-        self.project = getattr(
-            model, "enc_to_dec_proj", None
-        )  # where an encoder of images is of another width
+        # Only where an encoder of images has another width than the decoder.
+        self.project = getattr(model, "enc_to_dec_proj", None)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """Vision towers that see a page as several square tiles: Idefics3, SmolVLM, ModernVBERT.
 
-A batch has as many tiles a row as its longest row; tiles of zeros fill the others up. transformers drops those before
-the tower, which makes every shape depend on values. Here they go through it and are dropped, or not used, behind it.
+Every row of a batch has as many tiles as the longest one, filled up with tiles of zeros. transformers drops these
+before the tower, which makes every shape depend on values. Here they go through it and are dropped or ignored after it.
 """
 
 from __future__ import annotations

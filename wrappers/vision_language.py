@@ -1,8 +1,8 @@
 """Vision-language generation in three graphs: images to features, ids to embeddings, embeddings to logits.
 
 Clients put the features where the image tokens stand, as `masked_scatter` does. What the decoder has to know of an
-image token besides its embedding (that it is one; features of earlier vision blocks) comes behind it in the same row:
-such models have embeddings wider than the decoder's hidden size, zeros behind those of text.
+image token besides its embedding (that it is one; features of earlier vision blocks) follows it in the same row:
+such models have embeddings wider than the decoder's hidden size, with zeros after those of text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from converter.wrappers.tiled_vision import TiledVision, real_tiles
 
 
 class EmbedTokens(nn.Module):
-    """Token ids to the decoder's embeddings, `extra` zeros behind each. Ids past the table (image tokens) get row 0."""
+    """Token ids to the decoder's embeddings, `extra` zeros after each. Ids past the table (image tokens) get row 0."""
 
     def __init__(self, model: Any, extra: int = 0) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class EmbedTokens(nn.Module):
 
 
 class PlainVision(nn.Module):
-    """Images of one size through tower and projector; with `marks` a 1 behind each feature."""
+    """Images of one size through tower and projector; with `marks` a 1 after each feature."""
 
     def __init__(self, model: Any, *, marks: bool = False) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class BlockDecoder(nn.Module):
     """PaliGemma and Gemma 3, where some of what comes in at once is seen in both directions.
 
     prefix  PaliGemma: all of it, if nothing is past, since the first call is the prompt, image and question
-    marked  Gemma 3: each run of image tokens, told by the number behind each embedding
+    marked  Gemma 3: each run of image tokens, told by the number after each embedding
     """
 
     def __init__(self, model: Any, *, marked: bool) -> None:
@@ -200,7 +200,7 @@ def same_run(marks: torch.Tensor, total: int) -> torch.Tensor:
 
 
 class DeepDecoder(nn.Module):
-    """Qwen3-VL: behind each embedding stand what the first layers add to their output, zeros for text."""
+    """Qwen3-VL: each embedding is followed by what the first layers add to their output, zeros for text."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

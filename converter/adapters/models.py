@@ -136,7 +136,7 @@ class DecoderAdapter(GraphAdapter):
                 generation_config.use_cache = False
 
     def step(self, feed: Mapping[str, Array], named: Mapping[str, Any], new: int) -> dict[str, Any]:
-        """Run the decoder for `new` positions behind those of the cache, and give its logits and the cache."""
+        """Run the decoder for `new` positions after those of the cache, and return its logits and the cache."""
         cache = named.get("past_key_values")
         if cache is not None and not isinstance(cache, GraphCache):
             raise UsageError(

@@ -53,7 +53,7 @@ class Naming:
         return scopes
 
     def relative(self, name: str, index: int) -> tuple[str, str] | None:
-        """What stands before and behind the index in `name`, if it belongs to layer `index`."""
+        """What comes before and after the index in `name`, if it belongs to layer `index`."""
         for prefix in self.prefixes:
             if name.startswith(f"{prefix}.{index}."):
                 return prefix, name.removeprefix(f"{prefix}.{index}.")

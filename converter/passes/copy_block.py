@@ -18,7 +18,7 @@ class Names:
         self.used = {value.name for value in values} | {node.name for node in graph}
 
     def fresh(self, base: str | None, index: int) -> str:
-        """`base` with the layer's number, and another one behind it if that is taken."""
+        """`base` with the layer's number, and another number after it if that is taken."""
         name, count = f"{base}_{index}", 0
         while name in self.used:
             count += 1

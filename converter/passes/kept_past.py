@@ -1,8 +1,8 @@
 """The length of a merged decoder's past is read off what `use_cache_branch` leaves of it, not off what was sent.
 
 Tracing measures the past at the graph's input. With `use_cache_branch` false a caller's past is a dummy of any
-length, which a Slice cuts to nothing: positions and masks have to see the length behind that Slice. Sizes behind it get
-a name of their own: onnxruntime takes one name for one size, and gives such values the same memory.
+length, which a Slice cuts to nothing: positions and masks have to see the length after that Slice. Sizes after it get a
+name of their own: onnxruntime takes one name for one size, and gives such values the same memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAST = "past_key_values."
 
 
 def measure_kept_past(model: ir.Model) -> bool:
-    """Move whatever looks at a past key or value itself behind the Slice that the switch governs."""
+    """Make whatever reads a past key or value directly read it after the Slice that the switch governs."""
     graph = model.graph
     if all(value.name != SWITCH for value in graph.inputs):
         return False

@@ -136,7 +136,7 @@ class Stamp:
         ]
 
     def _insert(self, copies: Mapping[int, Copy], traced: Mapping[int, Block]) -> None:
-        """Each copy goes behind its predecessor, in both parts."""
+        """Each copy goes after its predecessor, in both parts."""
         ends: dict[str, ir.Node] = {}
         for original in range(len(self.cut.classes)):
             block = copies[original].block if original in copies else traced[original]

@@ -23,7 +23,7 @@ PYLATE, OWN = "config_sentence_transformers.json", "artifact.metadata"
 
 @dataclass(frozen=True)
 class Convention:
-    """Markers are put behind a text's first token; lengths count all tokens; `skipped` have no vectors in documents."""
+    """Markers follow a text's first token; lengths count all tokens; `skipped` have no vectors in documents."""
 
     query_marker: str = "[unused0]"
     document_marker: str = "[unused1]"

@@ -16,7 +16,7 @@ from converter.runtime.images import FixedSize, PatchLayout, Size
 from converter.runtime.session import Array
 from converter.runtime.tokens import TextTokenizer
 
-AUGMENTATION = 10  # padding tokens behind a query, which the model uses as further vectors
+AUGMENTATION = 10  # padding tokens after a query, which the model uses as further vectors
 CHAT_PREFIX = (
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|><|endoftext|>"
 )
@@ -24,9 +24,9 @@ CHAT_PREFIX = (
 
 @dataclass(frozen=True)
 class Convention:
-    """Default texts, and whether they are laid out as a chat or as a prefix behind the image tokens.
+    """Default texts, and whether they are laid out as a chat or as a prefix after the image tokens.
 
-    query_end   behind the padding tokens that end a query
+    query_end   after the padding tokens that end a query
     page_bos    opening tokens between the image tokens and the prompt, where that is no chat
     """
 
