@@ -180,46 +180,59 @@ def test_an_onnx_file_of_anybodys_becomes_a_package(tmp_path: Path) -> None:
     assert "judged on made-up inputs" in record(tmp_path / "p")["precisions"]["q8"]["notes"]
 
 
-# An architecture whose plugin cannot make its inputs, for two reasons.
-INPUTLESS = """
-from converter import Architecture, Variant, hookimpl
+# An architecture that makes inputs as long as its config says, or fails to.
+DECLARING = """
+from converter import Architecture, Axis, Component, DummyInputs, Variant, hookimpl
 
 class Source:
     def config(self, checkpoint):
         FAILS
+        return checkpoint.config["longest"]
+
+def inputs(size):
+    import torch
+
+    generator = torch.Generator().manual_seed(size.seed)
+    return DummyInputs({"x": torch.randn(size["rows"], 48, generator=generator)}, {"x": {0: "rows"}})
+
+def components(longest, task):
+    return (Component("ranker", None, inputs, None, (Axis("rows", 2, high=longest),), ()),)
 
 @hookimpl
 def register_architectures(register):
     variants = {"scoring": (Variant("scores", ("ranker",), "scores out"),)}
-    register(Architecture("NAME", (), "made up", "", Source(), lambda config, task: (), variants))
+    register(Architecture("NAME", (), "made up", "", Source(), components, variants))
 """
 
 
 @pytest.mark.parametrize(
-    ("fails", "refused", "said"),
+    ("fails", "config", "exits", "said"),
     [
-        ("raise ValueError('no depth')", True, "could not make the inputs it declares: ValueError: no depth"),
-        (
-            "import surely_not_there",
-            False,
-            "inputs drawn by shape, since those of inputless need surely_not_there",
-        ),
-        (None, False, "inputs drawn by shape, since the architecture 'inputless' is not installed"),
+        ("pass", {"longest": 5}, 0, "judged on made-up inputs"),
+        ("pass", {}, 2, "could not make the inputs it declares: KeyError: 'longest'"),
+        ("import not_there", {}, 0, "inputs drawn by shape, since those of declaring need not_there"),
+        (None, {}, 0, "inputs drawn by shape, since the architecture 'declaring' is not installed"),
     ],
-    ids=["its code fails", "it needs a package", "it is not there"],
+    ids=["its own", "its code fails", "it needs a package", "it is not there"],
 )
-def test_it_is_said_why_inputs_are_not_those_of_the_plugin(
-    fails: str | None, refused: bool, said: str, install: Callable[..., None], tmp_path: Path, capsys: Capture
+def test_inputs_are_those_of_the_plugin_or_it_is_said_why_not(
+    fails: str | None,
+    config: dict[str, int],
+    exits: int,
+    said: str,
+    install: Callable[..., None],
+    tmp_path: Path,
+    capsys: Capture,
 ) -> None:
     package, target = tmp_path / "p", tmp_path / "out"
     quantize_package(floats_in(tmp_path), ["fp16"], output=package, unjudged=True)
-    (package / "converter.json").write_text(json.dumps({**record(package), "architecture": "inputless"}))
+    changed = {**record(package), "architecture": "declaring", "source": {"name": "x", "config": config}}
+    (package / "converter.json").write_text(json.dumps(changed))
     if fails:
-        install("inputless", INPUTLESS.replace("FAILS", fails))
-    arguments = ["quantize", str(package), "--precisions", "q8", "--output", str(target)]
-    assert run(arguments) == (2 if refused else 0)
-    assert target.exists() is not refused
-    notes = capsys.readouterr().err if refused else record(target)["precisions"]["q8"]["notes"]
+        install("declaring", DECLARING.replace("FAILS", fails))
+    assert run(["quantize", str(package), "--precisions", "q8", "--output", str(target)]) == exits
+    assert target.exists() is (exits == 0)
+    notes = record(target)["precisions"]["q8"]["notes"] if exits == 0 else capsys.readouterr().err
     assert said in " ".join(str(notes).split())
 
 

@@ -27,9 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def package(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("package") / "package"
-    report = convert(
-        model=checkpoint, output=output, parity="full", external_data="always", precisions=("q8",)
-    )
+    report = convert(model=checkpoint, output=output, parity="full", external_data="always")
     assert report.architecture == "two_tower", "found by the folder alone"
     assert report.parity.proven
     return output
@@ -75,11 +73,10 @@ def test_the_three_graphs_store_each_weight_once(checkpoint: Path, package: Path
     assert data.stat().st_size < 1.1 * (checkpoint / "weights.safetensors").stat().st_size
 
 
-def test_a_precision_is_judged_on_the_inputs_of_the_plugin(package: Path) -> None:
-    """They need the model's sizes, which `hparams.json` has and a package has not."""
+def test_the_package_records_the_config_that_it_has_no_file_of(package: Path) -> None:
+    """Precisions are judged on the plugin's inputs, which need the sizes that `hparams.json` has."""
     record = json.loads((package / "converter.json").read_text())
     assert record["source"]["config"]["items"] == 53
-    assert "judged on made-up inputs" in record["precisions"]["q8"]["notes"]
 
 
 def test_a_folder_without_its_weights_says_so(checkpoint: Path, tmp_path: Path) -> None:
