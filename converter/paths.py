@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 def is_inside(name: str) -> bool:
     """Whether a relative path, by its text alone, stays in its folder on every system."""
-    leaves = name.startswith("/") or ".." in PurePosixPath(name).parts
-    return bool(name) and not leaves and not set(name) & set("\\:\0")
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:\0")
 
 
 def stays_inside(path: Path, folder: Path) -> bool:
