@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from converter.recipes import WeightRecipe
 
 
+# What constructors raise at a config whose entries do not fit each other.
+NOT_BUILT = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
+
+
 @dataclass(frozen=True)
 class TransformersModel:
     """A model class of transformers, or an Auto class that picks one.
@@ -58,8 +71,16 @@ class TransformersModel:
         from transformers import initialization
 
         # Initialising looks at values, which fake parameters have none of. Tying is part of it and is still wanted.
-        with initialization.no_init_weights():
-            model: Any = self._build(copy.deepcopy(config), task)
+        try:
+            with initialization.no_init_weights():
+                model: Any = self._build(copy.deepcopy(config), task)
+        except ImportError as error:  # some models need libraries besides: scipy, timm
+            raise UsageError(str(error).strip(), remedy="install what it names, and run again") from error
+        except NOT_BUILT as error:
+            raise ConfigError(
+                f"transformers builds no {config.model_type} model of this config: {error}",
+                remedy="mend the entries of its config.json that do not fit each other",
+            ) from error
         model.tie_weights()
         skeleton: nn.Module = model.eval()
         return skeleton

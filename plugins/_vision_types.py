@@ -144,6 +144,18 @@ FAMILY: dict[str, Kind] = {
     "dinov3_vit": Kind(pooled=True, tasks=(FEATURES,)),
     "donut-swin": Kind(SWIN, dynamic=False, pooled=True),
     "dpt": Kind(DPT, dynamic=False, tasks=(DEPTH, PIXELS)),
+    # Its stem has 32 channels times the coefficient whatever the lists say, its head 1280.
+    "efficientnet": Kind(
+        {
+            "width_coefficient": 0.25,
+            "depth_coefficient": 0.5,
+            "hidden_dim": 320,
+            "image_size": 64,
+            "num_labels": 5,
+        },
+        pooled=True,
+        whole=True,
+    ),
     "glpn": Kind({**PYRAMID, "decoder_hidden_size": 20, "image_size": None}, tasks=(DEPTH,), unit=32),
     "hiera": Kind(
         {

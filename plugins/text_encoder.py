@@ -58,6 +58,12 @@ FAMILY: dict[str, dict[str, Any]] = {
     "luke": {"entity_vocab_size": 30, "entity_emb_size": 20, "type_vocab_size": 1},
     "markuplm": {},
     "megatron-bert": {},
+    "mobilebert": {
+        "embedding_size": 20,
+        "intra_bottleneck_size": 24,
+        "true_hidden_size": None,
+        "normalization_type": "layer_norm",
+    },
     "modernbert": {**LOW_IDS, "layer_types": None, "local_attention": 8},
     "mpnet": {},
     "nomic_bert": {"head_dim": None},

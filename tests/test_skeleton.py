@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from transformers import CONFIG_MAPPING
 
-from converter.errors import WeightError
+from converter.errors import ConfigError, UsageError, WeightError
 from converter.recipes import Constant
 from converter.skeleton import cast_skeleton, load_buffers, parameter_names, weightless
+from converter.sources import TransformersModel
 
 
 class Model(nn.Module):
@@ -71,3 +73,23 @@ def test_stored_buffers_take_the_checkpoints_values() -> None:
 def test_a_stored_buffer_of_another_shape_is_an_error() -> None:
     with pytest.raises(WeightError, match=r"norm\.running_mean"):
         load_buffers(skeleton(), {"norm.running_mean": Constant.of(np.zeros(3, np.float32))})
+
+
+def test_a_config_whose_entries_do_not_fit_each_other_is_the_users_to_mend() -> None:
+    source = TransformersModel({"fill-mask": "AutoModelForMaskedLM"}, {}, "bert")
+    config = CONFIG_MAPPING["bert"](hidden_size=37, num_attention_heads=3)
+    with pytest.raises(ConfigError, match=r"bert .*37.* not a multiple") as raised:
+        source.skeleton(config, "fill-mask")
+    assert raised.value.exit_code == 2
+    assert "config.json" in str(raised.value)
+
+
+def test_a_library_that_a_model_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(self: TransformersModel, config: object, task: str) -> None:
+        raise ImportError("\nDinatModel requires the natten library but it was not found\n")
+
+    monkeypatch.setattr(TransformersModel, "_build", build)
+    source = TransformersModel({"feature-extraction": "AutoModel"}, {}, "dinat")
+    with pytest.raises(UsageError, match="natten") as raised:
+        source.skeleton(CONFIG_MAPPING["bert"](), "feature-extraction")
+    assert "install" in str(raised.value)
