@@ -201,7 +201,7 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> N
 
 def test_a_base_model_is_for_adapters_only(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--model", str(base), "--base-model", str(base)]) == 2
-    assert "no adapter" in capsys.readouterr().err
+    assert "is not an adapter" in capsys.readouterr().err
 
 
 def test_a_model_without_adapter_is_left_alone(base: Path) -> None:

@@ -42,6 +42,8 @@ def write(target, word, pause=0.0, size=1):
 def start(script: str, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER + textwrap.dedent(script)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Where the tests run in the background of a shell, children would ignore an interrupt.
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)} | options
     return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 
 

@@ -145,7 +145,7 @@ def test_a_plan_is_read_back_as_it_was_written(plan: Plan) -> None:
 
 @pytest.mark.parametrize("content", [[], {"matrices": 3}, {"matrices": {"format": "clay"}, "exceptions": {}}])
 def test_what_is_no_recipe_is_refused(content: object) -> None:
-    with pytest.raises(UsageError, match="no recipe"):
+    with pytest.raises(UsageError, match="not the recipe of a precision"):
         read_plan(content)
 
 

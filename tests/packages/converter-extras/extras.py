@@ -29,7 +29,7 @@ SENTENCES = {0: "batch_size"}
 
 def pooled(config, task):
     """The mean over the valid positions, beside the architecture's own graph."""
-    from flawed import components, inputs
+    from flawed import TOKENS, components, inputs
 
     (own,) = components(config, "encoding")
 
@@ -45,7 +45,7 @@ def pooled(config, task):
     def unmasked(size):
         from dataclasses import replace
 
-        return replace(inputs(size), valid={})
+        return replace(inputs(TOKENS, size), valid={})
 
     judgement = Judgement("maxsim", {"top1": 1.0}, outputs=("embedding",))
     outputs = (Output("embedding", SENTENCES),)
@@ -55,7 +55,7 @@ def pooled(config, task):
 def scored(config, task):
     from dataclasses import replace
 
-    from flawed import components, inputs
+    from flawed import TOKENS, components, inputs
 
     (own,) = components(config, "encoding")
 
@@ -66,7 +66,7 @@ def scored(config, task):
         return {"scores": model(**tensors)}
 
     def unmasked(size):
-        return replace(inputs(size), valid={})
+        return replace(inputs(TOKENS, size), valid={})
 
     return (Component("model", wrapper, unmasked, reference, own.axes, (Output("scores", SENTENCES),)),)
 
