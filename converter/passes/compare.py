@@ -59,12 +59,13 @@ def module_scopes(node: ir.Node) -> tuple[str, ...]:
 def same_graph(left: ir.Model, right: ir.Model) -> list[str]:
     """Differences between two models, walked node by node; empty when they differ in names of values only.
 
-    Names of graph inputs and outputs count, and so do recipes, constants and module scopes.
+    Names of graph inputs and outputs count, and so do recipes, constants and module scopes. The order of nodes that do
+    not depend on each other does not.
     """
     one, two = left.graph, right.graph
     differences = _interface(one, two)
     pairs: dict[ir.Value, ir.Value] = dict(zip(one.inputs, two.inputs, strict=False))
-    for index, (first, second) in enumerate(zip(one, two, strict=False)):
+    for index, (first, second) in enumerate(zip(one, _in_order_of(one, two), strict=False)):
         where = f"node {index} ({first.op_type} {first.name}, {second.op_type} {second.name})"
         if not same_operator(first, second):
             return [*differences, f"{where}: operators or attributes differ"]
@@ -82,6 +83,37 @@ def same_graph(left: ir.Model, right: ir.Model) -> list[str]:
         if not _paired(a, b, pairs):
             differences.append(f"output {a.name} is computed differently")
     return differences
+
+
+def _in_order_of(one: ir.Graph, two: ir.Graph) -> list[ir.Node]:
+    """The nodes of `two` in the order in which `one` computes the same, or as they are where the two do not match."""
+    alike: dict[int, list[ir.Node]] = {}
+    for node, key in _keys(two):
+        alike.setdefault(key, []).append(node)
+    try:
+        ordered = [alike[key].pop(0) for _, key in _keys(one)]
+    except (KeyError, IndexError):
+        return list(two)
+    return ordered if len(ordered) == len(two) else list(two)
+
+
+def _keys(graph: ir.Graph) -> list[tuple[ir.Node, int]]:
+    """Each node with a number that is equal for nodes that compute the same from the inputs, by operators alone."""
+    known: dict[ir.Value | None, object] = {value: value.name for value in graph.inputs}
+    keys = []
+    for node in graph:
+        inputs = tuple(known.get(value, value is None) for value in node.inputs)
+        own = "|".join(
+            sorted(
+                f"{name}={attribute.value}"
+                for name, attribute in node.attributes.items()
+                if attribute.type in EXACT
+            )
+        )
+        key = hash((node.op_identifier(), inputs, own, module_scopes(node)))
+        known.update({value: (key, place) for place, value in enumerate(node.outputs)})
+        keys.append((node, key))
+    return keys
 
 
 def _paired(a: ir.Value | None, b: ir.Value | None, pairs: dict[ir.Value, ir.Value]) -> bool:
