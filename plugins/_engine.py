@@ -85,8 +85,8 @@ class RetrievalModel(TransformersModel):
         name, linear = projection_of(checkpoint), model.embedding_proj_layer
         model.embedding_proj_layer = torch.nn.Linear(linear.in_features, linear.out_features)
         attach_to(model.embedding_proj_layer, name, checkpoint)
-        model.eval()
-        return model  # type: ignore[no-any-return]
+        evaluated: nn.Module = model.eval()
+        return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
         from converter.conversions import recipes_for

@@ -114,8 +114,8 @@ class ProjectedModel:
             for target, source in _stored(config.projections).items():
                 values = read(Load(checkpoint.tensors[source])).astype("float32")
                 model.get_parameter(target).copy_(torch.from_numpy(values))
-        model.eval()
-        return model  # type: ignore[no-any-return]
+        evaluated: nn.Module = model.eval()
+        return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
         from converter.conversions import recipes_for
