@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from converter.cli import run
+from converter.cli.main import run
 
 
 def main() -> int:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from converter.conversions import Names, adapted_weights
+from converter.checkpoints.lora import LowRank
 from converter.errors import CheckpointError
-from converter.lora import LowRank
 from converter.recipes import Load, read
 from converter.records import Checkpoint, TensorInfo
+from converter.tracing.conversions import Names, adapted_weights
 
 
 def attach_adapter(

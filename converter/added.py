@@ -11,18 +11,18 @@ from converter.errors import ExportError, WeightError
 from converter.request import ConversionRequest, Progress
 
 if TYPE_CHECKING:
+    from converter.parity.proof import Subject
     from converter.pipeline import Ledger, Report
-    from converter.proof import Subject
     from converter.registry import Registry
 
 
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
-    from converter.quantize_options import settings_of
+    from converter.precision.settings import settings_from
 
     choose_precisions(request.precisions, registry.precisions)
-    settings_of(request.quantization).samples()
+    settings_from(request.quantization).samples()
 
 
 def trace_halves(
@@ -36,7 +36,7 @@ def trace_halves(
 
     `subject` settles task and variants of the checkpoint for a request and a ledger.
     """
-    from converter.proof import Job
+    from converter.parity.proof import Job
 
     if "fp16" not in request.precisions:
         return None, ()
@@ -53,12 +53,12 @@ def add_precisions(
 ) -> Report:
     """The same package with graphs of other precisions, each judged; the report says which were kept."""
     from converter.precision.quantize import quantize_package
-    from converter.quantize_options import settings_of
+    from converter.precision.settings import settings_from
 
     added = quantize_package(
         report.output,
         request.precisions,
-        settings=settings_of(request.quantization, keep_failed=request.keep_failed),
+        settings=settings_from(request.quantization, keep_failed=request.keep_failed),
         halves=halves,
         progress=progress,
     )

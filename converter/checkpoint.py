@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converter.checkpoints.pickles import index_pickles, pickle_files, pickle_to_safetensors
+from converter.checkpoints.tensor_file import read_block, read_header
 from converter.errors import CheckpointError, ConfigError, ConverterError, PluginError
 from converter.json_files import DOWNLOAD_AGAIN, read_object, read_weight_map
-from converter.pickles import index_pickles, pickle_files, pickle_to_safetensors
 from converter.records import Architecture, Checkpoint, TensorInfo
 from converter.sentence_modules import module_tensors, read_modules
-from converter.tensor_file import read_block, read_header
 
 __all__ = [
     "open_as",

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import pluggy
 
 if TYPE_CHECKING:
-    from converter.additions import CardSection, Extension, GraphPass, Metric, PackageFile, Precision
+    from converter.additions import (
+        CardSection,
+        Extension,
+        GraphPass,
+        Metric,
+        PackageFile,
+        Precision,
+    )
     from converter.records import Architecture
 
 # Of this file and of the records it names. The first number changes when a plugin may have to change, the second when

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from converter.parity.verify import References
 from converter.records import ParityReport, Variant
-from converter.verify import References
-from converter.writing import Written
+from converter.weights.writing import Written
 
 
 @dataclass(frozen=True)

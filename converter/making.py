@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from converter.judging import Causes, find_causes
 from converter.made import Made, Spent
+from converter.parity.judging import Causes, find_causes
+from converter.parity.proof import Job, Subject, terms_of
+from converter.parity.verify import References
 from converter.pipeline import Ledger, peak_memory, settle
-from converter.proof import Job, Subject, terms_of
 from converter.records import Checkpoint, Comparison, ParityMode
 from converter.registry import Registry, load_registry
 from converter.request import ConversionRequest, Progress
 from converter.selection import find_source
-from converter.verify import References
 
 Result = TypeVar("Result")
 

@@ -17,11 +17,11 @@ from converter.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from converter.made import Made
+    from converter.parity.proof import Subject
+    from converter.parity.verify import References
     from converter.precision.report import QuantizationReport
-    from converter.proof import Subject
     from converter.records import Architecture, Checkpoint, ParityMode
     from converter.registry import Registry
-    from converter.verify import References
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     """As `convert`, with the request as a record and a display for the progress."""
     from converter.added import add_precisions, check_precisions, trace_halves
     from converter.extras import require_export
+    from converter.packages.staging import check_target
+    from converter.parity.runners import require_device
     from converter.registry import load_registry
-    from converter.runners import require_device
     from converter.selection import find_source
-    from converter.staging import check_target
 
     require_export()
     require_device(request.device)
@@ -128,7 +128,7 @@ def settle(
     ledger: Ledger,
 ) -> Subject:
     """Task and variants of what was found, from the checkpoint where the request leaves them open."""
-    from converter.proof import Subject  # brings torch
+    from converter.parity.proof import Subject  # brings torch
     from converter.selection import choose_task, choose_variants
 
     with ledger.stage("read config"):
@@ -146,9 +146,9 @@ def _convert(
     scratch: Path,
     ledger: Ledger,
 ) -> Report:
-    from converter.judging import judge_graphs
-    from converter.staging import stage_package
-    from converter.verify import choose_mode, failure
+    from converter.packages.staging import stage_package
+    from converter.parity.judging import judge_graphs
+    from converter.parity.verify import choose_mode, failure
 
     target = request.target(checkpoint.source, architecture.name)
     mode, why = choose_mode(request.parity, checkpoint)
@@ -216,8 +216,8 @@ def _seal(
 ) -> Report:
     """Everything beside the graphs, the record last."""
     from converter.additions import PackageBuild
-    from converter.record import package_record
-    from converter.seal import seal_package
+    from converter.packages.record import package_record
+    from converter.packages.seal import seal_package
 
     record = package_record(request, checkpoint, report, made.variants, made.graphs)
     record["plugins"] = registry.strangers

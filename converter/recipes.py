@@ -15,7 +15,7 @@ from onnx_ir._core import TensorBase
 
 from converter.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType, Region, extent, row_blocks, whole
 from converter.errors import WeightError
-from converter.expressions import (
+from converter.weights.expressions import (
     Constant,
     Derived,
     Load,
@@ -26,7 +26,7 @@ from converter.expressions import (
     origin,
     walk,
 )
-from converter.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
+from converter.weights.operators import AddLowRank, Cast, Concat, Slice, Stack, Transpose
 
 __all__ = [
     "AddLowRank",
@@ -136,7 +136,7 @@ def blocks(recipe: WeightRecipe, max_bytes: int) -> Iterator[Array]:
 
     A block is a run of rows (axis 0); of a row larger than `max_bytes` it is a part, with leading axes of
     size 1. Concatenated in order, the blocks' elements are the tensor's. Memory: one block and a few times
-    `converter.expressions.SCRATCH`. Raises WeightError where a value does not fit the dtype, CheckpointError
+    `converter.weights.expressions.SCRATCH`. Raises WeightError where a value does not fit the dtype, CheckpointError
     where the checkpoint cannot be read.
     """
     for region in row_blocks(recipe.shape, recipe.dtype.itemsize, max_bytes):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
 from converter.model_source import ModelSource as ModelSource
-from converter.scenario import Scenario, no_scenarios
+from converter.parity.scenario import Scenario, no_scenarios
+from converter.parity.verdicts import Comparison as Comparison
+from converter.parity.verdicts import ParityMode as ParityMode
+from converter.parity.verdicts import ParityReport as ParityReport
 from converter.stored import Checkpoint as Checkpoint
 from converter.stored import TensorInfo as TensorInfo
-from converter.verdicts import Comparison as Comparison
-from converter.verdicts import ParityMode as ParityMode
-from converter.verdicts import ParityReport as ParityReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

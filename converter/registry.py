@@ -18,12 +18,12 @@ from types import MappingProxyType
 from typing import Any
 
 from converter.additions import CardSection, GraphPass, Metric, PackageFile, Precision
-from converter.assembly import KINDS, Assembly, Contribution, Override
-from converter.candidates import builtin_candidates, third_party_candidates
 from converter.errors import PluginError, UsageError
 from converter.hookspecs import API_VERSION
-from converter.loading import Loader, PluginFailure
 from converter.records import Architecture, Checkpoint
+from converter.registration.assembly import KINDS, Assembly, Contribution, Override
+from converter.registration.candidates import builtin_candidates, third_party_candidates
+from converter.registration.loading import Loader, PluginFailure
 from converter.text import did_you_mean
 
 DEFAULT_TIMEOUT = 10.0

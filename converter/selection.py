@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.detection import own_name
+from converter.checkpoints.detection import own_name
 from converter.errors import AmbiguousError, UsageError
 from converter.records import Architecture, Checkpoint, Variant
 from converter.text import did_you_mean
@@ -21,8 +21,8 @@ def find_source(
     request: ConversionRequest, registry: Registry, scratch: Path
 ) -> tuple[Architecture, Checkpoint]:
     """The architecture and the opened checkpoint. `scratch` takes a checkpoint that has to be made first."""
-    from converter.download import resolve_model
-    from converter.opening import open_source
+    from converter.checkpoints.download import resolve_model
+    from converter.checkpoints.opening import open_source
 
     if request.tiny:
         return _tiny(request, registry, scratch)

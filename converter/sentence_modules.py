@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converter.checkpoints.pickles import index_pickles, pickle_files
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError
 from converter.json_files import DOWNLOAD_AGAIN, check_inside, read_list, read_object
-from converter.pickles import index_pickles, pickle_files
 from converter.records import TensorInfo
-from converter.tensor_file import read_header
 
 LIST = "modules.json"
 

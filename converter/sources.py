@@ -59,8 +59,8 @@ class TransformersModel:
             ) from error
 
     def default_task(self, checkpoint: Checkpoint) -> str:
-        """See `converter.detection`. Raises AmbiguousError where the checkpoint does not tell."""
-        from converter.detection import detect_task
+        """See `converter.checkpoints.detection`. Raises AmbiguousError where the checkpoint does not tell."""
+        from converter.checkpoints.detection import detect_task
 
         config = self.config(checkpoint)
         return detect_task(
@@ -110,7 +110,7 @@ class TransformersModel:
         return loaded
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
-        from converter.conversions import recipes_for
+        from converter.tracing.conversions import recipes_for
 
         return recipes_for(model, checkpoint)
 

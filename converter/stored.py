@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converter.lora import Adapter
+    from converter.checkpoints.lora import Adapter
     from converter.sentence_modules import SentenceModule
 
 

@@ -89,7 +89,7 @@ class RetrievalModel(TransformersModel):
         return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
-        from converter.conversions import recipes_for
+        from converter.tracing.conversions import recipes_for
 
         kind = checkpoint.config.get("model_type")
         if kind == self.model_type:

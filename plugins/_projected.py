@@ -118,8 +118,8 @@ class ProjectedModel:
         return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
-        from converter.conversions import recipes_for
         from converter.recipes import Load
+        from converter.tracing.conversions import recipes_for
 
         joined: Any = model
         own = {

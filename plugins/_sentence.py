@@ -29,14 +29,14 @@ MEAN: Mapping[str, Any] = {"pooling": ["mean"], "dense": [], "normalize": False}
 class SentenceModel(TransformersModel):
     """A model whose checkpoint may bring what sentence-transformers puts behind it.
 
-    pooled  the tasks that end in it. Its config gets an entry `sentence_head` (see `converter.sentence`); dense layers
-            become part of the model, as `sentence_dense`
+    pooled  the tasks that end in it. Its config gets an entry `sentence_head` (see
+            `converter.checkpoints.sentence`); dense layers become part of the model, as `sentence_dense`
     """
 
     pooled: tuple[str, ...] = ()
 
     def config(self, checkpoint: Checkpoint) -> Any:
-        from converter.sentence import read_sentence_head
+        from converter.checkpoints.sentence import read_sentence_head
 
         config = super().config(checkpoint)
         if getattr(config, "sentence_head", None) is None:
@@ -80,8 +80,8 @@ class SentenceModel(TransformersModel):
 
     def _dense(self, model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRecipe]:
         """Parameters of the dense layers: each module's own file has them, or in a tiny checkpoint the one file."""
+        from converter.checkpoints.tensor_file import read_header
         from converter.recipes import Load
-        from converter.tensor_file import read_header
 
         found: dict[str, WeightRecipe] = {}
         if not hasattr(model, "sentence_dense"):

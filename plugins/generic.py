@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from converter.parity.scenario import Scenario
     from converter.records import Checkpoint
-    from converter.scenario import Scenario
 
 WITH_PAST = "text-generation-with-past"
 # task -> its Auto class. Tasks whose models take several calls for one answer (generation from images or speech)
@@ -145,7 +145,7 @@ class GenericModel(TransformersModel):
 
 def check_size(source: GenericModel, config: Any, task: str) -> None:
     """Raise ExportError for a config that is still a large model's."""
-    from converter.skeleton import weightless
+    from converter.tracing.skeleton import weightless
 
     with weightless():
         model = source.skeleton(config, task)
@@ -178,7 +178,7 @@ _PLANS: dict[tuple[str, bool, str, str], Plan | Causal] = {}
 
 
 def _probe(source: GenericModel, config: Any, task: str) -> Plan | Causal:
-    from converter.skeleton import weightless
+    from converter.tracing.skeleton import weightless
 
     mode: Any
     with weightless() as mode:

@@ -9,11 +9,11 @@ from converter import Metric, hookimpl
 
 if TYPE_CHECKING:
     from converter.hookspecs import Register
-    from converter.parity import Array
+    from converter.parity.metrics import Array
 
 
 def _difference(expected: Array, found: Array, valid: Array | None) -> Mapping[str, float]:
-    from converter.parity import distance
+    from converter.parity.metrics import distance
 
     max_abs, cosine = distance(expected, found, valid)
     return {"max_abs": max_abs, "cosine": cosine}

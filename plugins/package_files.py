@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _companions(build: PackageBuild) -> Sequence[str]:
-    from converter.companions import copy_companions
+    from converter.checkpoints.companions import copy_companions
 
     if build.checkpoint is None:  # a package that gets more precisions has them
         return ()
@@ -23,14 +23,14 @@ def _companions(build: PackageBuild) -> Sequence[str]:
 
 
 def _tokenizer(build: PackageBuild) -> Sequence[str]:
-    from converter.tokenizer_file import write_tokenizer
+    from converter.packages.tokenizer_file import write_tokenizer
 
     note = write_tokenizer(build.checkpoint.folder, build.folder) if build.checkpoint else None
     return (note,) if note else ()
 
 
 def _clients(build: PackageBuild) -> Sequence[str]:
-    from converter.client_files import write_client_files
+    from converter.packages.client_files import write_client_files
 
     return write_client_files(build.folder)
 

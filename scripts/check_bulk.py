@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converter.bench_load import make_texts
+from converter.bench.load import make_texts
 from converter.runtime import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -75,7 +75,7 @@ def deeper(source: Any) -> Any:
 
 def converted(arch: str, task: str, checkpoint: Path, package: Path) -> dict[str, Any]:
     """What the command line's own path comes to, off the package's record. Raises what it raises."""
-    from converter.cli import cli
+    from converter.cli.main import cli
 
     options = {"--arch": arch, "--task": task, "--model": checkpoint, "--output": package, "--parity": "full"}
     arguments = [str(word) for option in options.items() for word in option]

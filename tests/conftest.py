@@ -57,7 +57,7 @@ def colqwen2_package(colqwen2_checkpoint: Path, tmp_path_factory: pytest.TempPat
 
 
 def _convert(*arguments: object) -> None:
-    from converter.cli import run
+    from converter.cli.main import run
 
     assert run([*map(str, arguments), "--quiet"]) == 0
 
@@ -87,8 +87,8 @@ def seal() -> Callable[..., None]:
 
 def seal_folder(folder: Path, record: Mapping[str, Any], previous: Path | None = None) -> None:
     from converter.additions import PackageBuild
+    from converter.packages.seal import seal_package
     from converter.registry import load_registry
-    from converter.seal import seal_package
 
     registry = load_registry()
     build = PackageBuild(folder, record, sections=registry.card_sections, previous=previous)

@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from converter import convert
 from converter.adapted import attach_adapter
-from converter.cli import run
-from converter.conversions import recipes_for
+from converter.checkpoints.lora import open_adapter
+from converter.cli.main import run
 from converter.errors import CheckpointError
-from converter.lora import open_adapter
 from converter.recipes import AddLowRank, read, walk
 from converter.records import Checkpoint
 from converter.registry import load_registry
 from converter.request import ConversionRequest
 from converter.seeding import seed_weights
 from converter.selection import find_source
+from converter.tracing.conversions import recipes_for
 
 
 @pytest.fixture(scope="module")

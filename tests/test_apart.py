@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from converter.apart import Apart, Telling, run_apart
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import (
     AmbiguousError,
     ConfigError,
@@ -25,9 +26,8 @@ from converter.errors import (
     WeightError,
 )
 from converter.recipes import Cast, Load
-from converter.tensor_file import read_header
-from converter.weights import DataPlan, StoredTensor
-from converter.writing import write_and_check
+from converter.weights.binding import DataPlan, StoredTensor
+from converter.weights.writing import write_and_check
 
 
 def plan(folder: Path, *, rows: int = 64, scale: float = 1.0, dtype: str = "float16") -> DataPlan:

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from converter.bisect import Divergence, bisect_package
-from converter.cli import run
-from converter.points import aligned
+from converter.cli.main import run
+from converter.parity.bisect import Divergence, bisect_package
+from converter.parity.points import aligned
 from converter.registry import load_registry
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"

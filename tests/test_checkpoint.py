@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from converter.checkpoint import open_checkpoint, pickle_to_safetensors, read_block
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError
 from converter.recipes import Load, read
-from converter.tensor_file import read_header
 
 WEIGHTS = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.arange(5, dtype=np.int64)}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from converter.client_files import write_client_files
-from converter.tokenizer_file import write_tokenizer
+from converter.packages.client_files import write_client_files
+from converter.packages.tokenizer_file import write_tokenizer
 
 PROCESSOR = {
     "feature_extractor": {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80},

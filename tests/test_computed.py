@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.build import build_skeleton
 from converter.checkpoint import open_checkpoint
 from converter.recipes import Constant, read
 from converter.registry import load_registry
+from converter.tracing.build import build_skeleton
 
 
 def test_sinusoidal_positions_are_computed_and_lost_weights_are_not(

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converter import convert
-from converter.cli import run
+from converter.cli.main import run
 
 Checkpoints = Callable[..., Path]
 Array = np.ndarray
@@ -101,7 +101,7 @@ def test_converting_twice_gives_the_same_bytes(minilm: Path, minilm_package: Pat
     """
     code = (
         "import sys\n"
-        "from converter.cli import run\n"
+        "from converter.cli.main import run\n"
         f"assert run(['--model', {str(minilm)!r}, '--output', {str(tmp_path / 'again')!r}, '--quiet']) == 0\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )

@@ -12,10 +12,10 @@ import click
 import pytest
 
 from converter.checkpoint import open_checkpoint
-from converter.cli import run
-from converter.detection import detect_task, own_name
+from converter.checkpoints.detection import detect_task, own_name
+from converter.cli.main import run
+from converter.cli.questions import ask_back
 from converter.errors import AmbiguousError
-from converter.questions import ask_back
 from converter.records import Checkpoint
 from converter.request import ConversionRequest
 

@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import ParityError
-from converter.runners import open_session
+from converter.parity.runners import open_session
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter import direct_io
-from converter.direct_io import PIECE, read_spans
 from converter.errors import PackageError
-from converter.hashed_file import HashedFile
+from converter.weights import direct_io
+from converter.weights.direct_io import PIECE, read_spans
+from converter.weights.hashed_file import HashedFile
 
 # Lengths in bytes of what is appended in turn: within a page, whole pages, across pages, nothing, several blocks.
 APPENDED = (5, 4091, 4096, 0, 8192, 1, 70_001, 3)

@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 from huggingface_hub import constants
 
-from converter import hub
-from converter.companions import choose_files
-from converter.download import download, resolve_model
+from converter.checkpoints import hub
+from converter.checkpoints.companions import choose_files
+from converter.checkpoints.download import download, resolve_model
 from converter.errors import CheckpointError, PackageError, UsageError
-from converter.package import inspect_package, stage_package
+from converter.packages.package import inspect_package, stage_package
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = {

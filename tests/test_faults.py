@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from converter.errors import PackageError, UsageError
-from converter.package import inspect_package, stage_package, write_record
+from converter.packages.package import inspect_package, stage_package, write_record
 
 # Writes one package of eight files that all hold the same word, then says so.
 WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-import converter.exchange
-from converter.package import stage_package, write_record
+import converter.packages.exchange
+from converter.packages.package import stage_package, write_record
 
 def write(target, word, pause=0.0, size=1):
     with stage_package(Path(target), overwrite=True) as staging:
@@ -132,12 +132,12 @@ def test_kill_at_any_time_leaves_one_whole_package(tmp_path: Path) -> None:
 
 
 KILL_BEFORE_OR_AFTER_THE_SWAP = """
-    real = converter.exchange.swap
+    real = converter.packages.exchange.swap
     def swap(first, second):
         if {after}:
             real(first, second)
         os.kill(os.getpid(), signal.SIGKILL)
-    converter.exchange.swap = swap
+    converter.packages.exchange.swap = swap
     write({target!r}, "new")
 """
 
@@ -156,7 +156,7 @@ def test_kill_at_the_swap(tmp_path: Path, after: bool, found: str) -> None:
 
 # Where two folders cannot be exchanged: rename 0 sets the old one aside, rename 1 moves the new one in.
 KILL_AT_A_RENAME = """
-    converter.exchange.swap = lambda first, second: False
+    converter.packages.exchange.swap = lambda first, second: False
     real, calls = Path.rename, iter(range(9))
     def rename(self, other):
         call = next(calls)
@@ -204,7 +204,7 @@ def test_failing_second_rename_puts_the_old_package_back(
             raise PermissionError(13, "no", str(self))
         return real(self, other)
 
-    monkeypatch.setattr("converter.exchange.swap", lambda first, second: False)
+    monkeypatch.setattr("converter.packages.exchange.swap", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(PermissionError):
         package(target, "new")

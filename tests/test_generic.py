@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import convert
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import ExportError
 from converter.plugins._probe import Prober
 from converter.plugins._shrink import WAYS, shrunk, smaller

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, T5Config, T5ForConditionalGeneration
 
-from converter.layers import CutList, LayerPlan, cut_layers
-from converter.skeleton import weightless
+from converter.tracing.layers import CutList, LayerPlan, cut_layers
+from converter.tracing.skeleton import weightless
 
 
 class Layer(nn.Module):

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import PackageError, UsageError
-from converter.merge_data import merge_data
+from converter.packages.merge_data import merge_data
 
 RNG = np.random.default_rng(0)
 A, B, C, D = (RNG.standard_normal((4, 4)).astype(np.float32) for _ in range(4))
@@ -154,7 +154,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     path = scattered(tmp_path / "in")
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr("converter.merge_data._refer", broken)
+    monkeypatch.setattr("converter.packages.merge_data._refer", broken)
     with pytest.raises(KeyboardInterrupt):
         merge_data(path, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

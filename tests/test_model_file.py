@@ -13,13 +13,13 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import save_file
 
-from converter import model_file
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import PackageError, WeightError
-from converter.model_file import embedded_layout, embedded_size, write_model
 from converter.recipes import Load, Parameter, RecipeTensor, Transpose, WeightRecipe
 from converter.records import ExportedGraph
-from converter.tensor_file import read_header
-from converter.weights import bind_graph, check_data, plan_data_file
+from converter.weights import model_file
+from converter.weights.binding import bind_graph, check_data, plan_data_file
+from converter.weights.model_file import embedded_layout, embedded_size, write_model
 
 F32 = np.dtype(np.float32)
 WEIGHT = np.random.default_rng(0).standard_normal((24, 40)).astype(F32)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from converter.cli import cli, run
+from converter.cli.main import cli, run
+from converter.cli.optimization_options import take_optimization
 from converter.errors import UsageError
-from converter.optimization_options import take_optimization
 
 
 def taken(*options: str) -> str:

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from converter.companions import copy_companions
+from converter.checkpoints.companions import copy_companions
 from converter.errors import PackageError, UsageError
-from converter.package import inspect_package, stage_package, write_record
+from converter.packages.package import inspect_package, stage_package, write_record
 
 
 def make_package(target: Path, content: str = "new", overwrite: bool = False) -> Path:
@@ -61,7 +61,7 @@ def test_overwrite_replaces_the_whole_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_swap: bool
 ) -> None:
     if not can_swap:
-        monkeypatch.setattr("converter.exchange.swap", lambda first, second: False)
+        monkeypatch.setattr("converter.packages.exchange.swap", lambda first, second: False)
     make_package(tmp_path / "mini", "old")
     (tmp_path / "mini" / "notes.txt").write_text("goes too")
     make_package(tmp_path / "mini", overwrite=True)
@@ -381,7 +381,7 @@ def test_record_is_strict_json_with_sorted_keys_and_known_hashes(tmp_path: Path)
 
 
 def test_importing_the_package_room_stays_light() -> None:
-    script = "import sys, converter.package, converter.download; print(*sys.modules)"
+    script = "import sys, converter.packages.package, converter.checkpoints.download; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()

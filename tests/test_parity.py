@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converter.errors import UsageError
-from converter.parity import Terms, compare_all, distance, parity_sizes, tolerance_for
+from converter.parity.metrics import Terms, compare_all, distance, parity_sizes, tolerance_for
 from converter.records import Axis, Component, Tolerance
 from converter.registry import load_registry
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converter.tokenizer_file import write_tokenizer
+from converter.packages.tokenizer_file import write_tokenizer
 
 TEXTS = (
     "The ferry leaves at six, weather permitting.",

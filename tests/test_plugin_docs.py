@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.precision.stored import read_graphs
 from converter.recipes import RecipeTensor, read
 from converter.registry import Registry, load_registry

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import converter
 from converter import hookspecs, registry
-from converter.assembly import KINDS
 from converter.records import Checkpoint, ModelSource
+from converter.registration.assembly import KINDS
 from converter.testing import plugin
 
 LIST = Path(__file__).with_name("public_api.txt")

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import HubError, PackageError, UsageError
-from converter.package import write_record
-from converter.push import push_package
+from converter.packages.package import write_record
+from converter.packages.push import push_package
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 
 GUIDE = Path(__file__).parent.parent / "docs" / "quickstart.md"
 SHORTER = {"bench": ["--repeats", "1", "--documents", "4", "--batch-size", "2", "--threads", "1"]}
@@ -108,7 +108,7 @@ def check(names: dict[str, Any]) -> None:
 
 
 def test_the_options_it_shows_are_in_the_help() -> None:
-    from converter.cli import cli
+    from converter.cli.main import cli
 
     for language, block in blocks():
         for line in block.splitlines() if language == "console" else ():

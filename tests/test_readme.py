@@ -29,7 +29,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    from converter.cli import cli
+    from converter.cli.main import cli
 
     options = {name for parameter in cli.params for name in parameter.opts}
     for line in "".join(blocks("console")).splitlines():
@@ -39,7 +39,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_every_command_and_option_is_in_the_help_and_the_readme_names_every_command() -> None:
-    from converter.cli import cli
+    from converter.cli.main import cli
 
     text = README.read_text()
     missing = [name for name in cli.commands if f"`{name}`" not in text]  # type: ignore[attr-defined]

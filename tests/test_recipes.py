@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from converter import expressions
 from converter.arrays import flat_boxes, row_blocks
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError, WeightError
 from converter.recipes import (
     AddLowRank,
@@ -36,7 +36,7 @@ from converter.recipes import (
     simplify,
 )
 from converter.records import TensorInfo
-from converter.tensor_file import read_header
+from converter.weights import expressions
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from converter.errors import PackageError
-from converter.record import recorded_request, settings_of
+from converter.packages.record import recorded_request, settings_of
 from converter.request import ConversionRequest
 
 RECORD = {"architecture": "roberta", "task": "feature-extraction", "variants": {"model": {}}}

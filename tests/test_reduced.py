@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from converter.additions import Precision
-from converter.cli import run
-from converter.reduced import allowed_error, relative_error
+from converter.cli.main import run
+from converter.parity.reduced import allowed_error, relative_error
 from converter.registry import load_registry
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"

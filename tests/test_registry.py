@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import PluginError, UsageError
 from converter.registry import PluginFailure, Registry, load_registry
 

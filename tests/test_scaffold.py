@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 
 PACKAGES = Path(__file__).parent / "packages"
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from converter.axes import came_out_fixed, could_vary
-from converter.cli import run
-from converter.drawing import draw_sizes, smallest_failure, weight
+from converter.cli.main import run
 from converter.errors import ExportError, ParityError
-from converter.export import trace
+from converter.parity.axes import came_out_fixed, could_vary
+from converter.parity.drawing import draw_sizes, smallest_failure, weight
+from converter.parity.runners import run_original
 from converter.records import Architecture, Axis, Component, DummyInputs, Output, Size
 from converter.registry import load_registry
-from converter.runners import run_original
+from converter.tracing.export import trace
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"
 AXES = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=64))

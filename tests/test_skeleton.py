@@ -11,8 +11,8 @@ from transformers import CONFIG_MAPPING
 
 from converter.errors import ConfigError, UsageError, WeightError
 from converter.recipes import Constant
-from converter.skeleton import cast_skeleton, load_buffers, parameter_names, weightless
 from converter.sources import TransformersModel
+from converter.tracing.skeleton import cast_skeleton, load_buffers, parameter_names, weightless
 
 
 class Model(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.registry import PluginFailure, Registry, load_registry
 from converter.runtime import Encoder
 

@@ -10,7 +10,7 @@ import pytest
 
 import converter
 from converter import errors
-from converter.cli import run
+from converter.cli.main import run
 from converter.console import error_text
 from converter.errors import ConverterError, UsageError
 from converter.troubleshooting import entries
@@ -86,7 +86,7 @@ def test_running_out_of_memory_is_no_bug(
 def test_options_that_entries_recommend_exist() -> None:
     import re
 
-    from converter.cli import cli
+    from converter.cli.main import cli
 
     commands = [cli, *cli.commands.values()]  # type: ignore[attr-defined]
     options = {name for command in commands for parameter in command.params for name in parameter.opts}

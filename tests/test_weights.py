@@ -14,13 +14,13 @@ import onnx_ir as ir
 import pytest
 from safetensors.numpy import save_file
 
+from converter.checkpoints.tensor_file import read_header
 from converter.errors import PackageError, WeightError
-from converter.hashed_file import BLOCK_BYTES
 from converter.recipes import Load, Parameter, RecipeTensor, Transpose, WeightRecipe
 from converter.records import ExportedGraph
 from converter.request import Advance
-from converter.tensor_file import read_header
-from converter.weights import DataLayout, bind_graph, check_data, plan_data_file
+from converter.weights.binding import DataLayout, bind_graph, check_data, plan_data_file
+from converter.weights.hashed_file import BLOCK_BYTES
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 

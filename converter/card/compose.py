@@ -45,6 +45,6 @@ def _previous_card(build: PackageBuild) -> tuple[str | None, str | None]:
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:
-    from converter.package import read_record
+    from converter.packages.package import read_record
 
     return read_record(folder)

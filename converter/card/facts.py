@@ -36,7 +36,7 @@ class CardFacts:
     @classmethod
     def of(cls, build: PackageBuild) -> CardFacts:
         """The facts of a package, sealed or about to be. A damaged pooling configuration says nothing."""
-        from converter.package import files_in, plain
+        from converter.packages.package import files_in, plain
 
         folder = build.folder
         files = {name: (folder / name).stat().st_size for name in files_in(folder) if name != CARD}

@@ -193,7 +193,7 @@ def speed(facts: CardFacts) -> str:
     report = facts.record.get("benchmark")
     if not report:
         return ""
-    from converter.bench_report import card_section
+    from converter.bench.report import card_section
 
     return card_section(report)
 

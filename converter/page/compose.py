@@ -8,7 +8,7 @@ from pathlib import Path
 from converter.additions import PackageBuild
 from converter.card.facts import CardFacts
 from converter.errors import UsageError
-from converter.package import PackageInfo, inspect_package
+from converter.packages.package import PackageInfo, inspect_package
 from converter.page.html import element, text
 from converter.page.sections import overview, parity, provenance, quality, sizes, speed
 from converter.page.style import STYLE

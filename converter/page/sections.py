@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.card.facts import CardFacts
 from converter.card.sections import budget_text, number_text, verdict
-from converter.package import PackageInfo
+from converter.packages.package import PackageInfo
 from converter.page.charts import Bar, Dot, bars, dots
 from converter.page.html import element, paragraph, table, text
 from converter.text import size_text
@@ -170,7 +170,7 @@ def _errors(facts: CardFacts) -> str:
 
 def speed(facts: CardFacts, info: PackageInfo) -> str:
     """The recorded benchmark: medians with quartiles, and the table of ratios."""
-    from converter.bench_report import BenchReport
+    from converter.bench.report import BenchReport
 
     content = facts.record.get("benchmark")
     if not content:

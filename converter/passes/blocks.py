@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from converter.errors import ConverterError
-from converter.layers import CutList
 from converter.passes.strip_metadata import SCOPES
 from converter.recipes import Parameter, WeightRecipe
+from converter.tracing.layers import CutList
 
 
 class StampRefused(ConverterError):  # noqa: N818 - a decision, after which the model is traced whole

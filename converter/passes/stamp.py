@@ -1,6 +1,6 @@
 """The layers that were not traced are stamped: copies of a traced one with names and wiring of their own.
 
-A model's list of layers was cut to a few of each kind (`converter.layers`). In the traced graph the second of
+A model's list of layers was cut to a few of each kind (`converter.tracing.layers`). In the traced graph the second of
 a kind is the template and the third the witness: only if both are the same node for node are the other layers
 of that kind copied from the template. The result is the graph that tracing the whole model would have given.
 """
@@ -13,7 +13,6 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from converter.layers import CutList, LayerPlan
 from converter.passes.alike import check_same
 from converter.passes.anchor_sizes import anchor_sizes
 from converter.passes.blocks import (
@@ -27,6 +26,7 @@ from converter.passes.blocks import (
 from converter.passes.copy_block import Copy, Names
 from converter.passes.strip_metadata import SCOPES
 from converter.recipes import RecipeTensor
+from converter.tracing.layers import CutList, LayerPlan
 
 __all__ = ["StampRefused", "stamp"]
 

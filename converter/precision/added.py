@@ -18,14 +18,14 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.errors import UsageError
-from converter.observe import open_unoptimised, run_inside
-from converter.package import inspect_package
+from converter.packages.package import inspect_package
+from converter.parity.observe import open_unoptimised, run_inside
 from converter.precision.judge import Judge
 from converter.precision.quantize import main_stems
 from converter.precision.sessions import ONNX, Recorder
 from converter.request import SILENT, Progress
 from converter.runtime.files import suffix_of
-from converter.scopes import unit_of, units
+from converter.tracing.scopes import unit_of, units
 
 Array = np.ndarray[Any, Any]
 # Runs of a graph that the errors are taken over.

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converter.errors import PackageError
-from converter.graph_info import read_graph
-from converter.package import write_record
+from converter.packages.graph_info import read_graph
+from converter.packages.package import write_record
+from converter.packages.record import versions
 from converter.precision.sessions import ONNX
 from converter.precision.workbench import link
-from converter.record import versions
 
 # Of what lies beside a file, what is needed to run it; a folder of downloads holds much else.
 _WANTED = re.compile(

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from converter.arrays import FLOAT16, FLOAT32
 from converter.passes.float_io import float_interface
 from converter.recipes import Cast, RecipeTensor
-from converter.weights import initializers
+from converter.weights.binding import initializers
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _LARGEST = float(np.finfo(np.float16).max)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import UsageError
-from converter.graph_info import GraphInfo, read_graph
+from converter.packages.graph_info import GraphInfo, read_graph
 from converter.precision.made_up import drawn_feeds, made_up_feeds
 from converter.precision.samples import Given, corpus, draw_pages, draw_pictures
 from converter.precision.sessions import Sessions

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import PluginError, UsageError
-from converter.graph_info import GraphInfo
 from converter.json_files import object_or_empty
+from converter.packages.graph_info import GraphInfo
 from converter.precision.samples import draw_feed
 
 if TYPE_CHECKING:

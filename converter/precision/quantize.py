@@ -12,7 +12,9 @@ from typing import Any
 
 from converter.additions import PackageBuild, Precision
 from converter.errors import PackageError, UsageError, WeightError
-from converter.package import PackageInfo, inspect_package
+from converter.packages.package import PackageInfo, inspect_package
+from converter.packages.seal import seal_package
+from converter.packages.staging import stage_package
 from converter.precision.catalogue import choose_precisions
 from converter.precision.foreign import as_package
 from converter.precision.formats import Plan, read_plan
@@ -26,8 +28,6 @@ from converter.precision.statistics import Statistics
 from converter.precision.workbench import Candidate, Workbench, copy_files, workbench
 from converter.registry import Registry, load_registry
 from converter.request import SILENT, Progress
-from converter.seal import seal_package
-from converter.staging import stage_package
 
 _HALF = 65504.0  # the largest number of fp16
 

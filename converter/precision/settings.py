@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +73,19 @@ class Settings:
     def limit(self, nbytes: int) -> int:
         """Plans to measure at most, for a model of so many bytes: a minute or so for a small one."""
         return self.trials or int(min(72, max(3, 12e9 / max(nbytes, 1))))
+
+
+def settings_from(options: Mapping[str, Any], *, keep_failed: bool = False) -> Settings:
+    """The settings that options describe, those of `Tuning` among them, as plain values by name.
+
+    Raises UsageError where they make no sense.
+    """
+    known = {**options}
+    tuning = Tuning(**{entry.name: known.pop(entry.name) for entry in fields(Tuning) if entry.name in known})
+    known["keep"] = tuple(known.get("keep", ()))
+    if (recipe := known.get("recipe")) is not None:
+        known["recipe"] = Path(recipe)
+    try:
+        return Settings(tuning=tuning, keep_failed=keep_failed, **known)
+    except TypeError as error:
+        raise UsageError(f"unknown quantization option: {error}") from error

@@ -15,13 +15,13 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from converter.checkpoints.tensor_file import DTYPES
 from converter.errors import PackageError
-from converter.model_file import varint
 from converter.paths import is_inside
 from converter.recipes import Load, RecipeTensor
 from converter.records import ExportedGraph, TensorInfo
-from converter.tensor_file import DTYPES
-from converter.weights import INLINE, initializers
+from converter.weights.binding import INLINE, initializers
+from converter.weights.model_file import varint
 
 Span = tuple[int, int]
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}

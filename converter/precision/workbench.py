@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from converter.packages.staging import RECORD
 from converter.precision.formats import Plan
 from converter.precision.products import lookups, products
 from converter.precision.sessions import ONNX
@@ -19,8 +20,7 @@ from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.request import SILENT
-from converter.staging import RECORD
-from converter.writing import bind_graphs, write_graphs
+from converter.weights.writing import bind_graphs, write_graphs
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import PackageError, UsageError
-from converter.staging import RECORD
+from converter.packages.staging import RECORD
 
 # Names of precisions and the ends of their files' stems, as transformers.js and the model hub have them.
 SUFFIXES: Mapping[str, str] = {
@@ -134,7 +134,7 @@ def open_package(package: str | Path, precisions: Sequence[str] = ()) -> Package
     folder = folder.resolve()
     if not (folder / RECORD).is_file():
         return PackageFiles(folder, source, {})
-    from converter.package import read_record
+    from converter.packages.package import read_record
 
     record = read_record(folder)
     if record.get("kind", "package") != "package":

@@ -227,7 +227,7 @@ def _check_data(files: PackageFiles, name: str) -> int:
     recorded = {entry for entry in files.sizes if entry.startswith("onnx/")}
     if not any(not entry.endswith(".onnx") for entry in recorded) and not list(folder.glob("*data*")):
         return 0
-    from converter.graph_info import read_graph
+    from converter.packages.graph_info import read_graph
 
     parent = folder.relative_to(files.folder).as_posix()
     names = [

@@ -10,18 +10,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.axes import came_out_fixed
 from converter.console import quiet_libraries
 from converter.errors import ParityError
-from converter.parity import Terms
+from converter.parity.axes import came_out_fixed
+from converter.parity.metrics import Terms
+from converter.parity.reduced import compare_reduced
+from converter.parity.runners import Case, load, open_session
+from converter.parity.verify import References, compare_case, difference
 from converter.records import Checkpoint, Comparison
-from converter.reduced import compare_reduced
 from converter.request import SILENT, ConversionRequest, Progress
-from converter.runners import Case, load, open_session
 from converter.runtime.files import suffix_of
 from converter.testing.plan import FP32, Asked, CaseName, Plan, make_plan
 from converter.testing.shared import Shared
-from converter.verify import References, compare_case, difference
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -103,7 +103,7 @@ class Suite:
         return case
 
     def _play(self, name: CaseName, references: References) -> Comparison:
-        from converter.play import play_graphs
+        from converter.parity.play import play_graphs
 
         played = load(references.files[len(self.plan.runs) + self.plan.scenarios.index(name.stem)])
         return play_graphs(played, self.folder / GRAPHS / "package" / "onnx", self.plan.request.device)

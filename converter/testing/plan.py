@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.drawing import FEW
 from converter.extras import require_export
+from converter.parity.drawing import FEW
+from converter.parity.verify import reference_sizes
 from converter.records import Checkpoint, Component
 from converter.request import SILENT, ConversionRequest, Progress
-from converter.verify import reference_sizes
 
 if TYPE_CHECKING:
-    from converter.proof import Subject
+    from converter.parity.proof import Subject
 
 FP32 = "fp32"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError
-from converter.runners import load, save
+from converter.parity.runners import load, save
 
 
 @dataclass

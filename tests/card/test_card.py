@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from converter.card.front_matter import join_front_matter, read_source_card, split_front_matter
-from converter.package import inspect_package
+from converter.packages.package import inspect_package
 from converter.runtime import Encoder
 
 RunSnippets = Callable[[Path], list[dict[str, Any]]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from converter.cli import run
-from converter.package import write_record
+from converter.cli.main import run
+from converter.packages.package import write_record
 from converter.records import Comparison, ParityReport
 from converter.request import Progress
 
@@ -92,7 +92,7 @@ def test_verify_exits_with_3_when_parity_fails(
         assert (package, model) == (Path("folder"), "checkpoint")
         return ParityReport("full", "asked for", (Comparison("model", "s", "y", "p", 0.1, 0.9, passed),))
 
-    monkeypatch.setattr("converter.finished.verify_package", verify_package, raising=False)
+    monkeypatch.setattr("converter.packages.finished.verify_package", verify_package, raising=False)
     assert run(["verify", "folder", "--model_id", "checkpoint"]) == (0 if passed else 3)
     assert ("FAILED" in capsys.readouterr().out) == (not passed)
 
@@ -106,10 +106,10 @@ def test_download_and_merge_data_say_where_the_result_lies(
         calls.append((model, output, options))
         return output
 
-    module = ModuleType("converter.merge_data")
+    module = ModuleType("converter.packages.merge_data")
     monkeypatch.setattr(module, "merge_data", lambda *given: calls.append(given), raising=False)
-    monkeypatch.setitem(sys.modules, "converter.merge_data", module)
-    monkeypatch.setattr("converter.download.download", download)
+    monkeypatch.setitem(sys.modules, "converter.packages.merge_data", module)
+    monkeypatch.setattr("converter.checkpoints.download.download", download)
     assert run(["download", "org/m", "--output", "here", "--token", "t"]) == 0
     assert run(["merge-data", "a/model.onnx", "--output", "there", "--json"]) == 0
     options = {"revision": None, "token": "t", "cache_dir": None, "overwrite": False}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import CheckpointError, ParityError, UsageError
 from converter.pipeline import Report
 from converter.records import Comparison, ParityReport

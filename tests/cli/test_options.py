@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.arguments import flag_names, normalise
-from converter.cli import cli, run
+from converter.cli.arguments import flag_names, normalise
+from converter.cli.main import cli, run
 from converter.request import ConversionRequest
 
 Capture = pytest.CaptureFixture[str]

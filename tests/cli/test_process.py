@@ -59,7 +59,7 @@ def test_a_base_installation_says_which_extra_to_install(tmp_path: Path) -> None
         "find = PathFinder.find_spec\n"
         "hidden = {'torch', 'transformers'}\n"
         "PathFinder.find_spec = lambda name, *rest: None if name in hidden else find(name, *rest)\n"
-        "from converter.cli import run\n"
+        "from converter.cli.main import run\n"
         "sys.exit(run(['--arch', 'x', '--tiny', '--output', 'out']))\n"
     )
     result = subprocess.run(

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import convert
-from converter.cli import run
+from converter.cli.main import run
 from converter.registry import load_registry
 from converter.request import ConversionRequest
 from converter.seeding import seed_weights

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import Size
+from converter.parity.runners import run_original
 from converter.recipes import read
 from converter.registry import load_registry
 from converter.request import ConversionRequest
-from converter.runners import run_original
 from converter.seeding import seed_weights
 from converter.selection import find_source
 from converter.sources import merged

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from converter import convert
-from converter.cli import run
+from converter.cli.main import run
 
 Checkpoints = Callable[..., Path]
 KIND = "sentence_transformers.models."

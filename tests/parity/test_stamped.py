@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from converter.build import Builder, BuildSettings, Built, build_graphs, build_skeleton
 from converter.checkpoint import open_checkpoint
-from converter.layers import LayerPlan
 from converter.passes.compare import same_graph
 from converter.passes.stamp import StampRefused
 from converter.records import Architecture
 from converter.registry import load_registry
-from converter.skeleton import load_buffers
+from converter.tracing.build import Builder, BuildSettings, Built, build_graphs, build_skeleton
+from converter.tracing.layers import LayerPlan
+from converter.tracing.skeleton import load_buffers
 
 Checkpoints = Callable[..., Path]
 

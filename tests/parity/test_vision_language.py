@@ -15,7 +15,7 @@ import pytest
 
 from converter import convert
 from converter.checkpoint import open_checkpoint
-from converter.play import Played, play_graphs, play_original
+from converter.parity.play import Played, play_graphs, play_original
 from converter.registry import load_registry
 
 Checkpoints = Callable[..., Path]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import Architecture, Component, Size
-from converter.parity import distance, parity_sizes
+from converter.parity.metrics import distance, parity_sizes
 from converter.plugins import colpali, colqwen2
 from converter.records import Tolerance
 from converter.seeding import seed_weights

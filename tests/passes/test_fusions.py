@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 
 from converter.additions import GraphPass, Level
-from converter.build import passes_for
 from converter.errors import UsageError
 from converter.passes.fusions import fuse_for_onnxruntime, fuse_standard
 from converter.passes.simplified import simplify_smaller
 from converter.recipes import Parameter, RecipeTensor
 from converter.registry import load_registry
 from converter.request import Optimization
+from converter.tracing.build import passes_for
 
 WIDTH = 8
 FLOAT = ir.TensorType(ir.DataType.FLOAT)

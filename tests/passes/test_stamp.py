@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-from converter.export import trace, traced_size
-from converter.layers import LayerPlan, cut_layers
 from converter.passes.anchor_sizes import anchor_sizes
 from converter.passes.compare import module_scopes, same_graph
 from converter.passes.stamp import StampRefused, stamp
@@ -31,7 +29,9 @@ from converter.records import (
     Size,
     Variant,
 )
-from converter.skeleton import weightless
+from converter.tracing.export import trace, traced_size
+from converter.tracing.layers import LayerPlan, cut_layers
+from converter.tracing.skeleton import weightless
 
 TOKENS = {0: "batch_size", 1: "sequence_length"}
 BATCH = Axis("batch_size", 2)

@@ -36,7 +36,7 @@ def package_of(
     tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """`package_of("t5")`: a converted tiny checkpoint with random weights, made once; text models have a tokenizer."""
-    from converter.cli import run
+    from converter.cli.main import run
 
     made: dict[str, Path] = {}
 

@@ -13,13 +13,13 @@ import onnx_ir as ir
 import pytest
 
 from converter.arrays import FLOAT16, FLOAT32
-from converter.cli import run
+from converter.cli.main import run
 from converter.precision.products import Product, constant, products, replace
 from converter.precision.stored import read_graphs
 from converter.recipes import Cast, Constant, RecipeTensor, read
 from converter.records import ExportedGraph
 from converter.request import SILENT
-from converter.writing import bind_graphs, write_graphs
+from converter.weights.writing import bind_graphs, write_graphs
 
 pytestmark = pytest.mark.xdist_group("minilm")
 

@@ -23,7 +23,7 @@ from converter.precision.stored import read_graphs
 from converter.recipes import Constant, read
 from converter.records import ExportedGraph
 from converter.request import SILENT
-from converter.writing import bind_graphs, write_graphs
+from converter.weights.writing import bind_graphs, write_graphs
 
 
 def weights(rows: int, columns: int) -> Any:

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import UsageError
-from converter.package import inspect_package
+from converter.packages.package import inspect_package
 from converter.precision.quantize import quantize_package
 
 pytestmark = pytest.mark.xdist_group("judging")

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from converter.cli import run
+from converter.cli.main import run
 
 pytestmark = pytest.mark.xdist_group("judging")
 Capture = pytest.CaptureFixture[str]

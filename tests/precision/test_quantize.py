@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 from converter.errors import UsageError
-from converter.package import inspect_package
+from converter.packages.package import inspect_package
 from converter.precision.quantize import quantize_package
 from converter.runtime import Encoder
 

@@ -17,7 +17,7 @@ from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
 from converter.request import SILENT
-from converter.writing import bind_graphs, write_graphs
+from converter.weights.writing import bind_graphs, write_graphs
 
 ROWS = 101
 # What WebAssembly has of onnxruntime's own operators; a lookup in blocks is not among it.

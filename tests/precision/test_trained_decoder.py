@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 
 pytestmark = pytest.mark.xdist_group("judging")
 Capture = pytest.CaptureFixture[str]

@@ -126,8 +126,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Contenders without processes of their own, which tests of the command have: torch is imported here already."""
     import torch
 
-    from converter import bench as command
-    from converter.bench_worker import open_contender
+    from converter.bench import benchmark as command
+    from converter.bench.worker import open_contender
 
     @contextmanager
     def worker(name: str, settings: dict[str, Any]) -> Iterator[Any]:
@@ -136,7 +136,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ask = lambda request: {**runner.answer(request), "resident_bytes": 1}  # noqa: E731
         yield command._Worker(opening, ask)
 
-    monkeypatch.setattr("converter.bench._worker", worker)
+    monkeypatch.setattr("converter.bench.benchmark._worker", worker)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -13,14 +13,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from converter.bench import bench
-from converter.bench_inputs import describe, draw, unit_of
-from converter.bench_load import make_texts
-from converter.bench_report import BenchReport, Contender, Measure, Spread
-from converter.cli import run
+from converter.bench.benchmark import bench
+from converter.bench.inputs import describe, draw, unit_of
+from converter.bench.load import make_texts
+from converter.bench.report import BenchReport, Contender, Measure, Spread
+from converter.cli.main import run
 from converter.errors import PackageError, UsageError
-from converter.graph_info import GraphInfo, Value
-from converter.package import inspect_package
+from converter.packages.graph_info import GraphInfo, Value
+from converter.packages.package import inspect_package
 from converter.runtime.files import PackageFiles
 
 Capture = pytest.CaptureFixture[str]

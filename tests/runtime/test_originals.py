@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from converter import convert
-from converter.bench import bench
+from converter.bench.benchmark import bench
 from converter.runtime import LateInteraction
 from converter.seeding import seed_weights
 

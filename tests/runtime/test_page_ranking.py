@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from converter.cli import run
+from converter.cli.main import run
 
 pytestmark = pytest.mark.xdist_group("colqwen2")
 Capture = pytest.CaptureFixture[str]

@@ -1,0 +1,1 @@
+"""Checkpoints: found, fetched, indexed; adapters and pickles among them. `converter.checkpoint` is the public part."""

@@ -1,0 +1,1 @@
+"""Packages: built beside their target, described, put in place in one step, checked, published."""

@@ -1,0 +1,1 @@
+"""What plugins bring: found, loaded one by one, put together. `converter.registry` is what others use."""
