@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ NOT_BUILT = (
     ArithmeticError,
     AssertionError,
 )
+# Entries that count layers. A negative count is an empty range: a model without layers is built and nothing complains.
+LAYERS = re.compile(r"(num|n)_(.*_)?layers?|(encoder|decoder)_layers|depth")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class TransformersModel:
         from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
+        check_counts(checkpoint.config, checkpoint.source)
         try:
             return AutoConfig.from_pretrained(
                 checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
@@ -162,6 +166,17 @@ class TransformersModel:
             )
         found = mapping[type(config)]
         return str((found[0] if isinstance(found, tuple) else found).__name__)
+
+
+def check_counts(entries: Mapping[str, Any], source: str) -> None:
+    """Raise ConfigError where entries of a config.json, or of a config in it, count fewer than no layers."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            check_counts(value, source)
+        elif type(value) is int and value < 0 and LAYERS.fullmatch(name):
+            raise ConfigError(
+                f"{source}: its config.json says {name}: {value}", remedy="no model has fewer than 0 layers"
+            )
 
 
 def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

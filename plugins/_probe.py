@@ -220,8 +220,10 @@ class Prober:
             before = dict(self.options)
             self.options.update(options)
             for step in steps:
+                # The last is as far as the axis will go: small steps may stay within one patch.
+                far = sizes[name] // step + 2
                 if sizes[name] % step == 0 and all(
-                    self.shapes(inputs, {**sizes, name: sizes[name] + more * step}) for more in (1, 3)
+                    self.shapes(inputs, {**sizes, name: sizes[name] + more * step}) for more in (1, 3, far)
                 ):
                     return step
             self.options = before

@@ -34,7 +34,7 @@ class Kind:
     unit     pixels that height and width have to be multiples of
     masked   whether it takes a mask of which pixels are image
     whole    whether `tiny` is all of its config
-    calls_int  the module of transformers that turns sizes into plain numbers, which would fix them
+    freezes  the module of transformers that turns sizes into plain numbers by int() or len(), which would fix them
     """
 
     tiny: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Kind:
     unit: int = 1
     masked: bool = False
     whole: bool = False
-    calls_int: str = ""
+    freezes: str = ""
 
     @property
     def small(self) -> dict[str, Any]:
@@ -110,6 +110,44 @@ DETR = {
     "decoder_ffn_dim": 44,
     "num_labels": 5,
 }
+# DETR in real time: three levels of features with anchors, of which the best seven become queries.
+RT_DETR = {
+    "backbone_config": {
+        **RESNET,
+        "model_type": "rt_detr_resnet",
+        "hidden_sizes": [8, 12, 20, 24],
+        "downsample_in_bottleneck": True,
+        "out_indices": [2, 3, 4],
+    },
+    "encoder_hidden_dim": 32,
+    "encoder_in_channels": [12, 20, 24],
+    "encoder_layers": 1,
+    "encoder_ffn_dim": 52,
+    "encoder_attention_heads": 4,
+    "d_model": 32,
+    "num_queries": 7,
+    "decoder_in_channels": [32, 32, 32],
+    "decoder_ffn_dim": 44,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "image_size": None,
+    "num_labels": 5,
+}
+HGNET = {
+    "model_type": "hgnet_v2",
+    "stem_channels": [3, 8, 12],
+    "stage_in_channels": [12, 16, 20, 24],
+    "stage_mid_channels": [8, 8, 12, 12],
+    "stage_out_channels": [16, 20, 24, 28],
+    "stage_num_blocks": [1, 1, 2, 1],
+    "stage_numb_of_layers": [2, 2, 2, 2],
+    "hidden_sizes": [16, 20, 24, 28],
+    "stage_names": None,
+    "out_features": None,
+    "out_indices": [2, 3, 4],
+}
+D_FINE = {**RT_DETR, "backbone_config": HGNET, "encoder_in_channels": [20, 24, 28], "max_num_bins": 8}
+D_FINE["decoder_n_points"] = [3, 4, 2]
 NECK = {"neck_hidden_sizes": [8, 12, 16, 20], "fusion_hidden_size": 12}
 DPT = {**NECK, "num_hidden_layers": 4, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
 DEPTH_ANYTHING = {
@@ -134,9 +172,10 @@ FAMILY: dict[str, Kind] = {
     "convnext": Kind(CONV, pooled=True),
     "convnextv2": Kind(CONV, pooled=True),
     "conditional_detr": Kind(DETR, tasks=(OBJECTS,), masked=True, whole=True),
+    "d_fine": Kind(D_FINE, tasks=(OBJECTS,), unit=32, whole=True, freezes="d_fine"),
     "data2vec-vision": Kind({"out_indices": [0, 1, 2, 3]}, options=STRETCH),
     "deit": Kind(options=STRETCH),
-    "depth_anything": Kind(DEPTH_ANYTHING, tasks=(DEPTH,), whole=True, calls_int="depth_anything"),
+    "depth_anything": Kind(DEPTH_ANYTHING, tasks=(DEPTH,), whole=True, freezes="depth_anything"),
     "detr": Kind(DETR, tasks=(OBJECTS, SEGMENTS), masked=True, whole=True),
     "dinov2": Kind(pooled=True),
     "dinov2_with_registers": Kind(dynamic=False, pooled=True),
@@ -155,6 +194,14 @@ FAMILY: dict[str, Kind] = {
         },
         pooled=True,
         whole=True,
+    ),
+    # It pads what its patches leave over, by a branch that tracing takes once: multiples of all its strides need none.
+    "focalnet": Kind(
+        {"embed_dim": 12, "depths": [1, 1, 5, 1], "image_size": 64, "num_labels": 5, "out_features": None}
+        | {"hidden_sizes": [12, 24, 48, 96], "out_indices": None, "stage_names": None},
+        unit=32,
+        whole=True,
+        pooled=True,
     ),
     "glpn": Kind({**PYRAMID, "decoder_hidden_size": 20, "image_size": None}, tasks=(DEPTH,), unit=32),
     "hiera": Kind(
@@ -175,6 +222,8 @@ FAMILY: dict[str, Kind] = {
     "poolformer": Kind(CONV),
     "pvt": Kind({**PYRAMID, "patch_size": 4}, dynamic=False),
     "pvt_v2": Kind({**PYRAMID, "image_size": [64, 64]}),
+    "rt_detr": Kind(RT_DETR, tasks=(OBJECTS,), unit=32, whole=True, freezes="rt_detr"),
+    "rt_detr_v2": Kind(RT_DETR, tasks=(OBJECTS,), unit=32, whole=True, freezes="rt_detr_v2"),
     "segformer": Kind({**PYRAMID, "decoder_hidden_size": 20}, tasks=(*ENCODER, PIXELS)),
     "siglip_vision_model": Kind(options=STRETCH, pooled=True, tasks=(FEATURES,)),
     "swin": Kind(SWIN, dynamic=False, pooled=True),

@@ -40,6 +40,7 @@ def register_passes(register: Callable[[GraphPass], None]) -> None:
         (630, "flat-attention", "flat_attention", "flatten_attention", "extended"),
         (640, "share-fused", "standard", "share_subexpressions", "extended"),
         (700, "fuse-onnxruntime", "fusions", "fuse_for_onnxruntime", "ort"),
+        (720, "keep-padded-zeros", "padded_pools", "keep_padded_zeros", "none"),
         (800, "remove-unused", "standard", "remove_unused", "basic"),
         (900, "strip-metadata", "strip_metadata", "strip_metadata", "none"),
         (950, "fix-names", "standard", "fix_names", "basic"),

@@ -105,20 +105,26 @@ def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
 
 @contextmanager
 def _sizes_stay_sizes(model: str) -> Iterator[None]:
-    """`int(size)` gives the number at hand, which tracing then takes for the only one; here it gives the size."""
+    """int(size) and len(tensor) give the number at hand, which tracing then takes for the only one; here, the size."""
     import torch
     import transformers
 
-    def keep(value: Any) -> Any:
+    def whole(value: Any) -> Any:
         return value if isinstance(value, torch.SymInt) else int(value)
 
-    name = f"{transformers.__name__}.models.{model}.modeling_{model}"
-    module: Any = import_module(name)
-    module.int = keep  # shadows the builtin for the functions of this module
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, torch.Tensor) else len(value)
+
+    module: Any = import_module(f"{transformers.__name__}.models.{model}.modeling_{model}")
+    # The builtins are shadowed for the functions of this module, and what transformers makes of int() replaced.
+    before, here = dict(vars(module)), {"int": whole, "len": length, "torch_int": whole}
+    vars(module).update(here)
     try:
         yield
     finally:
-        del module.int
+        for name in here:
+            del vars(module)[name]
+        vars(module).update(before)
 
 
 def _summary(kind: Kind) -> str:
@@ -143,7 +149,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                     model_type=model_type,
                 ),
                 components=partial(_components, kind),
-                patches=partial(_sizes_stay_sizes, kind.calls_int) if kind.calls_int else nullcontext,
+                patches=partial(_sizes_stay_sizes, kind.freezes) if kind.freezes else nullcontext,
                 variants=dict.fromkeys(kind.tasks, (Variant("image", ("model",), _summary(kind)),)),
             )
         )

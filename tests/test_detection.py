@@ -124,6 +124,7 @@ def test_without_a_terminal_the_choices_are_an_error(
     [
         ("hidden_size", "large", "hidden_size"),
         ("num_attention_heads", [3], "num_attention_heads"),
+        ("num_hidden_layers", -1, "num_hidden_layers: -1"),
         ("model_type", "bertt", "did you mean 'bert'"),
         ("model_type", 7, "model_type"),
     ],

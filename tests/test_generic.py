@@ -134,6 +134,21 @@ class Patches(nn.Module):
         return {"last_hidden_state": pixel_values.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2)}
 
 
+class BoundToPatches(nn.Module):
+    """A position for each of 6 x 6 patches; what is left over at the edges is dropped."""
+
+    main_input_name = "pixel_values"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(36))
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {
+            "logits": pixel_values.unfold(2, 4, 4).unfold(3, 4, 4).mean((1, 4, 5)).flatten(1) + self.positions
+        }
+
+
 class OneSize(nn.Module):
     main_input_name = "pixel_values"
 
@@ -169,8 +184,10 @@ def test_an_axis_that_grows_in_steps_counts_them() -> None:
     assert all(axis.traced >= 2 for axis in plan.axes)
 
 
-def test_an_axis_that_cannot_grow_is_a_number() -> None:
-    plan = Prober(OneSize(), IMAGE).plan()
+@pytest.mark.parametrize("model", [OneSize, BoundToPatches])
+def test_an_axis_that_cannot_grow_is_a_number(model: type[nn.Module]) -> None:
+    """A few pixels more, which stay within one patch, are no growth."""
+    plan = Prober(model(), IMAGE).plan()
     assert plan.inputs["pixel_values"].dims == ("batch_size", 3, 24, 24)
     assert [axis.name for axis in plan.axes] == ["batch_size"]
 
