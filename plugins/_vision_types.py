@@ -147,7 +147,7 @@ HGNET = {
     "out_indices": [2, 3, 4],
 }
 D_FINE = {**RT_DETR, "backbone_config": HGNET, "encoder_in_channels": [20, 24, 28], "max_num_bins": 8}
-D_FINE["decoder_n_points"] = [3, 4, 2]
+D_FINE |= {"decoder_n_points": [3, 4, 2], "head_dim": 8}
 NECK = {"neck_hidden_sizes": [8, 12, 16, 20], "fusion_hidden_size": 12}
 DPT = {**NECK, "num_hidden_layers": 4, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
 DEPTH_ANYTHING = {

@@ -116,8 +116,10 @@ def _sizes_stay_sizes(model: str) -> Iterator[None]:
         return value.shape[0] if isinstance(value, torch.Tensor) else len(value)
 
     module: Any = import_module(f"{transformers.__name__}.models.{model}.modeling_{model}")
-    # The builtins are shadowed for the functions of this module, and what transformers makes of int() replaced.
-    before, here = dict(vars(module)), {"int": whole, "len": length, "torch_int": whole}
+    # The builtins are shadowed for the functions of this module. Checks of values have no place in a graph.
+    here: dict[str, Any] = {"int": whole, "len": length, "torch_int": whole}
+    here["torch_compilable_check"] = lambda *given: None
+    before = dict(vars(module))
     vars(module).update(here)
     try:
         yield
