@@ -67,13 +67,19 @@ class TextPipeline:
         if batch_size < 1:
             raise UsageError(f"a batch of {batch_size} texts cannot be run", remedy="give 1 or more")
         prompt = self._prompt(prompt_name)
+        skipped = 0 if self.pooling.include_prompt else self._tokens.leading(self._cased(prompt))
+        if skipped and not self._pools:
+            raise UsageError(
+                "this package leaves prompts out of the pooling, and its graph has pooled already",
+                remedy="run it with sentence-transformers",
+            )
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         window = max(WINDOW, 16 * batch_size)
         for start in range(0, len(texts), window):
-            chunk = [prompt + text for text in texts[start : start + window]]
-            encodings = self._tokens.encode([text.lower() for text in chunk] if self._lower else chunk)
+            chunk = [self._cased(prompt + text) for text in texts[start : start + window]]
+            encodings = self._tokens.encode(chunk)
             for done, rows in _batches([len(encoding.ids) for encoding in encodings], batch_size):
-                result[start + rows] = self._run([encodings[row] for row in rows])
+                result[start + rows] = self._run([encodings[row] for row in rows], skipped)
                 progress.advance(start + done, len(texts))
         wanted = self.pooling.normalize if normalize is None else normalize
         return normalize_rows(result) if wanted else result
@@ -82,12 +88,18 @@ class TextPipeline:
         """Some texts of usual length, to be timed."""
         self._run(self._tokens.encode([SAMPLE] * 8))
 
-    def _run(self, encodings: Sequence[Any]) -> Vectors:
+    def _cased(self, text: str) -> str:
+        return text.lower() if self._lower else text
+
+    def _run(self, encodings: Sequence[Any], skipped: int = 0) -> Vectors:
+        """The vectors of texts, of which `skipped` tokens at the front are computed and not pooled."""
         feed = self._tokens.pad([encoding.ids for encoding in encodings])
         if "token_type_ids" in self.graph.inputs:
             feed["token_type_ids"] = self._tokens.spread([encoding.type_ids for encoding in encodings], 0)
         output = self.graph.run(feed)
-        return self.pooling(output, feed["attention_mask"]) if self._pools else output
+        mask = feed["attention_mask"]
+        pooled_tokens = np.where(mask.cumsum(axis=1) > skipped, mask, 0)
+        return self.pooling(output, pooled_tokens) if self._pools else output
 
     def _prompt(self, name: str | None) -> str:
         name = self._default_prompt if name is None else name
@@ -96,11 +108,6 @@ class TextPipeline:
         if name not in self.prompts:
             known = ", ".join(self.prompts) or "none"
             raise UsageError(f"this package has no prompt {name!r}; it has {known}")
-        if self.prompts[name] and not self.pooling.include_prompt:
-            raise UsageError(
-                "this package leaves prompts out of the pooling, which this runtime does not do",
-                remedy="run it with sentence-transformers",
-            )
         return self.prompts[name]
 
 

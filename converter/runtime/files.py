@@ -152,7 +152,9 @@ def open_package(package: str | Path, precisions: Sequence[str] = ()) -> Package
 def _download(name: str, folder: Path, precisions: Sequence[str]) -> Path:
     """The snapshot of a hub model: what goes with the graphs, and those graphs that are wanted."""
     if folder.exists():
-        raise PackageError(f"{name} is a file", remedy=f"name the package's folder: {folder.parent}")
+        parent = folder.parent
+        package = parent.parent if parent.name == "onnx" else parent
+        raise PackageError(f"{name} is a file", remedy=f"name the package's folder: {package}")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise PackageError(f"there is no folder {name}", remedy="check the path of the package")
     others = [suffix for precision, suffix in SUFFIXES.items() if suffix and precision not in precisions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +72,17 @@ class TextTokenizer:
         encodings: list[Encoding] = self.tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return encodings
 
+    def leading(self, prompt: str) -> int:
+        """The tokens that a prompt puts in front of any text, as sentence-transformers counts them.
+
+        A special token at the end is the text's. 0 without a prompt.
+        """
+        if not prompt:
+            return 0
+        ids = self.encode([prompt])[0].ids
+        last = self.tokenizer.get_added_tokens_decoder().get(ids[-1]) if ids else None
+        return len(ids) - int(last is not None and last.special)
+
     def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Array]:
         """`input_ids` and `attention_mask`, int64 (batch, longest), padded on the tokenizer's side."""
         mask = self.spread([[1] * len(row) for row in rows], 0)
@@ -102,6 +113,8 @@ def check_texts(texts: Sequence[Any]) -> list[str]:
     """The texts as a list of str. Raises UsageError naming the first that is something else."""
     if isinstance(texts, str | bytes):
         raise UsageError("one text was given where a list of texts is wanted", remedy="put it in a list")
+    if not isinstance(texts, Iterable):
+        raise UsageError(f"{texts!r:.60} is no list of texts", remedy="give a list of str")
     listed = list(texts)
     for index, text in enumerate(listed):
         if not isinstance(text, str):

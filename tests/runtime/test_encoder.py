@@ -36,8 +36,8 @@ def replace(path: Path, content: str) -> None:
     path.write_text(content)
 
 
-def original(minilm: Path, texts: list[str]) -> Array:
-    """The model card's recipe: the mean over real tokens, normalised; cut at 256 tokens."""
+def original(minilm: Path, texts: list[str], skipped: int = 0) -> Array:
+    """The model card's recipe: the mean over real tokens but the first `skipped`, normalised; cut at 256 tokens."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -46,6 +46,7 @@ def original(minilm: Path, texts: list[str]) -> Array:
     with torch.no_grad():
         hidden = model(**batch).last_hidden_state
     mask = batch["attention_mask"][:, :, None].float()
+    mask[:, :skipped] = 0
     pooled = (hidden * mask).sum(1) / mask.sum(1)
     return torch.nn.functional.normalize(pooled, dim=1).numpy()
 
@@ -154,6 +155,21 @@ def test_a_prompt_stands_in_front(copy: Path, encoder: Encoder) -> None:
         np.testing.assert_allclose(ours, encoder.encode([start + "a b"]), atol=1e-6)
     with pytest.raises(UsageError, match="query, passage"):
         prompted.encode(["a"], prompt_name="other")
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_prompt_may_be_left_out_of_the_pooling(copy: Path, minilm: Path) -> None:
+    """`include_prompt: false`, as INSTRUCTOR has it: the text sees the prompt, the vector has no part of it."""
+    pooling = json.loads((copy / "1_Pooling" / "config.json").read_text())
+    replace(copy / "1_Pooling" / "config.json", json.dumps({**pooling, "include_prompt": False}))
+    replace(copy / "config_sentence_transformers.json", '{"prompts": {"query": "search for this: "}}')
+    (copy / "converter.json").unlink()
+    encoder, texts = Encoder(copy), ["a cat", "revenue in every region", "ONNX"]
+    prompted = ["search for this: " + text for text in texts]
+    tokens = ["[CLS]", "search", "for", "this", ":"]
+    expected = original(minilm, prompted, skipped=len(tokens))
+    np.testing.assert_allclose(encoder.encode(texts, prompt_name="query"), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(prompted), original(minilm, prompted), atol=1e-5)
 
 
 @pytest.mark.xdist_group("minilm")

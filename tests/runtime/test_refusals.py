@@ -85,6 +85,15 @@ def test_what_is_no_text_is_named(encoder: Encoder) -> None:
         encoder.encode(["a", None])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="batch of 0"):
         encoder.encode(["a"], batch_size=0)
+    with pytest.raises(UsageError, match="None is no list of texts"):
+        encoder.encode(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.xdist_group("minilm")
+def test_a_graph_in_place_of_its_package_is_told_which_folder_is_meant(minilm_package: Path) -> None:
+    with pytest.raises(PackageError, match="is a file") as caught:
+        Encoder(minilm_package / "onnx" / "model.onnx")
+    assert str(caught.value).endswith(f"name the package's folder: {minilm_package}")
 
 
 @pytest.mark.parametrize("name", ["no/such/folder/here", "./missing", "/nowhere"])
