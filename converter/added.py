@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
-    from converter.precision.settings import settings_from
+    from converter.precision.settings import Settings
 
     choose_precisions(request.precisions, registry.precisions)
-    settings_from(request.quantization).samples()
+    Settings.of(**request.quantization).samples()
 
 
 def trace_halves(
@@ -53,12 +53,12 @@ def add_precisions(
 ) -> Report:
     """The same package with graphs of other precisions, each judged; the report says which were kept."""
     from converter.precision.quantize import quantize_package
-    from converter.precision.settings import settings_from
+    from converter.precision.settings import Settings
 
     added = quantize_package(
         report.output,
         request.precisions,
-        settings=settings_from(request.quantization, keep_failed=request.keep_failed),
+        settings=Settings.of(**request.quantization, keep_failed=request.keep_failed),
         halves=halves,
         progress=progress,
     )

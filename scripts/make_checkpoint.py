@@ -49,6 +49,27 @@ def qwen2_05b(layers: int | None) -> nn.Module:
     return Qwen2ForCausalLM._from_config(config, dtype=torch.float32)
 
 
+def granite_2b(layers: int | None) -> nn.Module:
+    """ibm-granite/granite-3.0-2b-base: 2.53B parameters, tied embeddings."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    config = GraniteConfig(
+        vocab_size=49152,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=layers or 40,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        embedding_multiplier=12.0,
+        attention_multiplier=0.015625,
+        residual_multiplier=0.22,
+        logits_scaling=8.0,
+    )
+    return GraniteForCausalLM._from_config(config, dtype=torch.float32)
+
+
 def vit_base(layers: int | None) -> nn.Module:
     """google/vit-base-patch16-224: 87M parameters."""
     from transformers import ViTConfig, ViTForImageClassification
@@ -85,7 +106,13 @@ def colqwen2(layers: int | None) -> nn.Module:
     return ColQwen2ForRetrieval._from_config(ColQwen2Config(vlm_config=vlm), dtype=torch.float32)
 
 
-MODELS = {"bert-base": bert_base, "qwen2-0.5b": qwen2_05b, "vit-base": vit_base, "colqwen2": colqwen2}
+MODELS = {
+    "bert-base": bert_base,
+    "qwen2-0.5b": qwen2_05b,
+    "granite-2b": granite_2b,
+    "vit-base": vit_base,
+    "colqwen2": colqwen2,
+}
 
 
 def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from converter.errors import PackageError
 from converter.runtime.encoder import OUTPUTS
-from converter.runtime.session import Array
+from converter.runtime.session import Array, OneByOne
 
 TEXT_OUTPUTS = (*OUTPUTS, "logits")
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -25,7 +25,7 @@ def load_original(model: str, auto_class: str, threads: int) -> Any:
     return getattr(transformers, auto_class).from_pretrained(model, dtype=torch.float32).eval()
 
 
-class TorchGraph:
+class TorchGraph(OneByOne):
     """The original model behind the interface of a graph, so that all around it is the same code."""
 
     def __init__(self, model: str, auto_class: str, output: str, threads: int) -> None:

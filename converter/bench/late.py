@@ -14,13 +14,13 @@ from converter.bench.load import encoded
 from converter.packages.graph_info import read_graph
 from converter.runtime.files import open_package
 from converter.runtime.late_interaction import LateInteraction
-from converter.runtime.session import Array
+from converter.runtime.session import Array, OneByOne
 
 if TYPE_CHECKING:
     from converter.records import Component
 
 
-class TorchComponent:
+class TorchComponent(OneByOne):
     """The untouched original behind the interface of a graph, called as the architecture's own reference calls it."""
 
     def __init__(self, original: Any, component: Component, inputs: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ def quantize_command(
     names = [name.strip() for name in precisions.split(",") if name.strip()]
     with quiet_libraries(verbose=verbose), show_progress(quiet=quiet) as progress:
         from converter.precision.quantize import quantize_package
-        from converter.precision.settings import settings_from
+        from converter.precision.settings import Settings
 
         report = quantize_package(
             package,
@@ -51,7 +51,7 @@ def quantize_command(
             output=output,
             overwrite=overwrite,
             progress=progress,
-            settings=settings_from(take_options(given), keep_failed=keep_failed),
+            settings=Settings.of(**take_options(given), keep_failed=keep_failed),
         )
     if as_json:
         write_json(report.to_json())

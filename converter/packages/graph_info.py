@@ -1,4 +1,4 @@
-"""What an .onnx file is like from outside. Weights in data files are not loaded."""
+"""What an .onnx file is like from outside. Its weights are not loaded, wherever they are."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ class GraphInfo:
 
 def read_graph(folder: Path, name: str) -> GraphInfo:
     """Describe `folder/name`. Raises PackageError for a damaged file and for data outside of `folder`."""
-    import onnx
     from google.protobuf.message import DecodeError
+
+    from converter.packages.skim import skim
 
     path = folder / name
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
+        model, inside = skim(path)
+    except (DecodeError, OSError, ValueError, EOFError) as error:
         raise PackageError(f"{path} is not an ONNX file: {error}", remedy="convert again") from error
     if not model.ir_version:
         raise PackageError(f"{path} is empty", remedy="convert again")
@@ -66,8 +67,10 @@ def read_graph(folder: Path, name: str) -> GraphInfo:
         ir_version=model.ir_version,
         nodes=len(nodes),
         initializers=len(tensors),
-        initializer_bytes=sum(map(_size, tensors)),
-        data_files=_data_files(folder, name, [*tensors, *constants]),
+        initializer_bytes=sum(map(tensor_bytes, tensors)),
+        data_files=_data_files(
+            folder, name, [tensor for tensor in (*tensors, *constants) if tensor.name not in inside]
+        ),
     )
 
 
@@ -88,7 +91,8 @@ def _value(value: onnx.ValueInfoProto) -> Value:
     return Value(value.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
 
 
-def _size(tensor: onnx.TensorProto) -> int:
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor's values."""
     from onnx_ir import DataType
 
     return math.ceil(math.prod(map(int, tensor.dims)) * DataType(tensor.data_type).itemsize)

@@ -22,7 +22,7 @@ from converter.packages.package import inspect_package
 from converter.parity.observe import open_unoptimised, run_inside
 from converter.precision.judge import Judge
 from converter.precision.quantize import main_stems
-from converter.precision.sessions import ONNX, Recorder
+from converter.precision.sessions import ONNX, Feeds, Sessions
 from converter.request import SILENT, Progress
 from converter.runtime.files import suffix_of
 from converter.tracing.scopes import unit_of, units
@@ -64,11 +64,11 @@ def rank_modules(package: Path, precision: str, progress: Progress = SILENT) -> 
         raise UsageError(f"{package} has no precision {precision!r}", remedy=f"it has {known} besides fp32")
     with progress.stage("run fp32"):
         judge = Judge.of(package, info.record, stems)
-        recorder = Recorder(package)
-        judge.task.run(recorder, judge.evaluation[:RUNS])
+        ran: Feeds = []
+        judge.task.run(Sessions(package, record=ran), judge.evaluation[:RUNS])
     found: list[AddedError] = []
     for stem in there:
-        fed = [feed for name, feed in recorder.feeds if name == stem][:RUNS]
+        fed = [feed for name, feed in ran if name == stem][:RUNS]
         feeds = [{name: np.asarray(value) for name, value in feed.items()} for feed in fed]
         with progress.stage(f"compare the modules of {stem}"):
             found += compare_units(package / ONNX, stem, suffix, feeds)

@@ -78,22 +78,27 @@ class Rows:
         table = np.asarray(output, np.float32).reshape(-1, np.shape(output)[-1])
         loss = None
         if targets is not None:
-            largest = table.max(axis=1, keepdims=True)
-            total = np.log(np.exp(table - largest).sum(axis=1)) + largest[:, 0]
-            loss = (total - table[np.arange(len(targets)), list(targets)]).astype(np.float64)
+            pairs = zip(table, targets, strict=True)
+            loss = np.array([_log_sum(row) - row[target] for row, target in pairs], np.float64)
         first, columns = table.argmax(axis=1), None
         if table.shape[1] > 4 * LIKELIEST:
-            columns = (
-                like.columns
-                if like is not None
-                else np.argpartition(-table, LIKELIEST, axis=1)[:, :LIKELIEST]
-            )
+            columns = np.stack([_likeliest(row) for row in table]) if like is None else like.columns
             table = np.take_along_axis(table, columns, axis=1)
         if targets is not None:
             table = table - table.mean(
                 axis=1, keepdims=True
             )  # a constant added to all logits changes nothing
         return Rows(table, first, columns, loss)
+
+
+# Row by row: a copy of all logits of a passage is many times what is kept of them.
+def _log_sum(row: Any) -> Any:
+    largest = row.max()
+    return np.log(np.exp(row - largest).sum()) + largest
+
+
+def _likeliest(row: Any) -> Any:
+    return np.argpartition(-row, LIKELIEST)[:LIKELIEST].copy()
 
 
 Sampled = Mapping[str, Rows]

@@ -16,7 +16,8 @@ from converter.errors import ConverterError, UsageError
 from converter.precision.budget import Budget, Quality
 from converter.precision.kinds import Chosen, Preprocess, choose_task
 from converter.precision.samples import Given
-from converter.precision.sessions import Sessions
+from converter.precision.sessions import Sessions, main_bytes
+from converter.precision.sliced import LARGE, open_sessions
 from converter.precision.statistics import Statistics
 from converter.precision.tasks import Task
 
@@ -26,13 +27,17 @@ _QUICK = 6
 
 @dataclass
 class Judge:
-    """Measures graphs of the package in `folder` against its fp32 graphs. The fp32 results are made once."""
+    """Measures graphs of the package in `folder` against its fp32 graphs. The fp32 results are made once.
+
+    `large` graphs are run in slices.
+    """
 
     folder: Path
     task: Task
     calibration: Sequence[Any]
     evaluation: Sequence[Any]
     about: str
+    large: bool = False
     _references: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -49,7 +54,14 @@ class Judge:
         """The judge of a package. Raises UsageError where there is nothing to judge it by."""
         try:
             chosen: Chosen = choose_task(folder, record, stems, calibration, evaluation, count, preprocess)
-            judge = Judge(folder, chosen.task, chosen.calibration, chosen.evaluation, chosen.about)
+            judge = Judge(
+                folder,
+                chosen.task,
+                chosen.calibration,
+                chosen.evaluation,
+                chosen.about,
+                main_bytes(folder, stems) >= LARGE,
+            )
             judge._reference("evaluation", judge.evaluation)
         except ConverterError as error:
             raise UsageError(
@@ -72,7 +84,7 @@ class Judge:
 
     def observe(self, statistics: Statistics) -> None:
         """Run fp32 on the calibration inputs and let `statistics` see what enters its matrices."""
-        self.task.run(Sessions(self.folder, statistics=statistics), self.calibration)
+        self.task.run(self._sessions(statistics=statistics), self.calibration)
 
     def budget(self, wanted: Budget) -> dict[str, float]:
         """Of a budget's bounds, those on what is measured here."""
@@ -87,12 +99,15 @@ class Judge:
                 remedy=f"choose from {', '.join(self.task.measures)}",
             )
 
+    def _sessions(self, suffix: str = "", statistics: Statistics | None = None) -> Sessions:
+        return open_sessions(self.folder, suffix, large=self.large, statistics=statistics)
+
     def _judged(self, half: str, samples: Sequence[Any], suffix: str) -> Quality:
         reference = self._reference(half, samples)
-        found = self.task.run(Sessions(self.folder, suffix), samples, reference)
+        found = self.task.run(self._sessions(suffix), samples, reference)
         return self.task.compare(reference, found)
 
     def _reference(self, half: str, samples: Sequence[Any]) -> Any:
         if half not in self._references:
-            self._references[half] = self.task.run(Sessions(self.folder), samples)
+            self._references[half] = self.task.run(self._sessions(), samples)
         return self._references[half]

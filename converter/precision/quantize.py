@@ -51,12 +51,12 @@ def quantize_package(
 
     `package` may be an .onnx file of anybody's: then `output` is a new package around it. `halves` is a folder with
     the same graphs traced in fp16, where a conversion made them; else fp16 is converted. `options` are fields of
-    `Settings` (`keep=("cosine=0.999",)`), in place of `settings`. A precision that misses its budget is in the
-    report and, without `keep_failed`, not in the package: see `QuantizationReport.require_passed`. Raises UsageError
-    for what cannot be asked for and for a package nothing can be judged by, PackageError for one that is damaged.
-    What was there before stays.
+    `Settings` and `Tuning` (`keep="cosine=0.999"`, `static="minmax"`), in place of `settings`. A precision that misses
+    its budget is in the report and, without `keep_failed`, not in the package: see
+    `QuantizationReport.require_passed`. Raises UsageError for what cannot be asked for and for a package nothing can
+    be judged by, PackageError for one that is damaged. What was there before stays.
     """
-    settings, registry = settings or Settings(**options), load_registry()
+    settings, registry = settings or Settings.of(**options), load_registry()
     chosen, given = choose_precisions(precisions, registry.precisions), settings.samples()
     with _as_folder(package, output) as source:
         info = inspect_package(source)
@@ -146,7 +146,7 @@ class _Work:
             preprocess=self.settings.preprocess,
         )
         self.judge.require(self.settings.bounds)
-        self.watch = Stopwatch.of(self.bench.folder, self.judge.task, self.judge.evaluation, self.bench.whole)
+        self.watch = Stopwatch.of(self.bench.folder, self.judge.task, self.judge.evaluation, self.judge.large)
 
     def _plans(self, precision: Precision) -> list[Any]:
         if self.settings.recipe is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,10 +17,27 @@ from converter.runtime.files import PackageFiles, open_package
 from converter.runtime.session import DTYPES, Array, SessionSettings, open_session
 
 ONNX = "onnx"
+Feeds = list[tuple[str, Mapping[str, Any]]]  # a graph's stem, and what it is run on
+
+
+class Described(Protocol):
+    """An input or output as onnxruntime describes it; the type is such as `tensor(float)`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...
 
 
 class Sessions:
-    """Runs graphs of the package in `folder` by stem: a feed by input name in, float outputs by name out."""
+    """Runs graphs of the package in `folder` by stem: a feed by input name in, float outputs by name out.
+
+    What is run is appended to `record`, where there is one.
+    """
 
     def __init__(
         self,
@@ -27,64 +45,96 @@ class Sessions:
         suffix: str = "",
         *,
         statistics: Statistics | None = None,
+        record: Feeds | None = None,
         spinning: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.suffix = folder, suffix
         self.files: PackageFiles = open_package(folder)
-        self._suffix, self._statistics = suffix, statistics
-        self._settings = SessionSettings(spinning=spinning)
+        self.settings = SessionSettings(spinning=spinning)
+        self._statistics, self._record = statistics, record
         self._open: dict[str, Any] = {}
 
     def session(self, stem: str) -> Any:
         """The onnxruntime session of a graph."""
         if stem not in self._open:
-            name = f"{ONNX}/{stem}{self._suffix}.onnx"
+            name = f"{ONNX}/{stem}{self.suffix}.onnx"
             if self._statistics is not None:
-                name = _with_outputs(self.folder, stem, self._statistics.points.values.get(stem, {}))
-            self._open[stem] = open_session(self.files, name, self._settings)
+                name = _with_outputs(self.folder, stem, self.points(stem))
+            self._open[stem] = open_session(self.files, name, self.settings)
         return self._open[stem]
 
-    def inputs(self, stem: str) -> Mapping[str, Any]:
-        """onnxruntime's descriptions of a graph's inputs, by name."""
+    def inputs(self, stem: str) -> Mapping[str, Described]:
+        """A graph's inputs by name."""
         return {value.name: value for value in self.session(stem).get_inputs()}
 
-    def outputs(self, stem: str) -> Mapping[str, Any]:
+    def outputs(self, stem: str) -> Mapping[str, Described]:
         return {value.name: value for value in self.session(stem).get_outputs()}
+
+    def points(self, stem: str) -> Collection[str]:
+        """The values of a graph that statistics are taken of."""
+        return self._statistics.points.values.get(stem, {}) if self._statistics is not None else ()
+
+    def run_all(
+        self, stem: str, feeds: Iterable[Mapping[str, Any]], outputs: Sequence[str] = ()
+    ) -> Iterator[dict[str, Array]]:
+        """`run` for each feed, in their order."""
+        return (self.run(stem, feed, outputs) for feed in feeds)
 
     def run(self, stem: str, feed: Mapping[str, Any], outputs: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs asked for, or all of the graph's own. Inputs the graph does not have are passed over."""
-        session, inputs = self.session(stem), self.inputs(stem)
+        typed, seen = self.typed(stem, feed), self.points(stem)
+        self.note(stem, feed)
+        wanted = list(outputs) or [name for name in self.outputs(stem) if name not in seen]
+        names = list(dict.fromkeys((*wanted, *seen)))
+        found = dict(zip(names, self.compute(stem, self.session(stem), names, typed), strict=True))
+        self.observe(stem, found)
+        return {name: found[name] for name in wanted}
+
+    def seconds(self, feeds: Feeds) -> float:
+        """How long it takes to run the graphs on these."""
+        start = time.perf_counter()
+        for stem, feed in feeds:
+            self.run(stem, feed)
+        return time.perf_counter() - start
+
+    def typed(self, stem: str, feed: Mapping[str, Any]) -> dict[str, Array]:
+        """What the graph takes of a feed, in its own types."""
+        inputs = self.inputs(stem)
         if absent := [name for name in inputs if name not in feed]:
             raise PackageError(
                 f"{stem} takes an input {', '.join(absent)} that is not known here",
                 remedy="give calibration inputs with all of the graph's inputs, as JSON lines",
             )
-        typed = {name: np.asarray(feed[name], dtype=DTYPES.get(value.type)) for name, value in inputs.items()}
-        seen = self._statistics.points.values.get(stem, {}) if self._statistics is not None else {}
-        wanted = list(outputs) or [name for name in self.outputs(stem) if name not in seen]
-        names = list(dict.fromkeys((*wanted, *seen)))
+        return {name: np.asarray(feed[name], dtype=DTYPES.get(value.type)) for name, value in inputs.items()}
+
+    def compute(self, stem: str, session: Any, names: Sequence[str], typed: Mapping[str, Array]) -> list[Any]:
+        """What onnxruntime gives. Raises PackageError where it gives up."""
         try:
-            found = dict(zip(names, session.run(names, typed), strict=True))
+            found: list[Any] = session.run(names, typed)
         except Exception as error:  # onnxruntime's errors share no public base
-            raise PackageError(f"{stem}{self._suffix} cannot be run: {error}") from error
+            raise PackageError(f"{stem}{self.suffix} cannot be run: {error}") from error
+        return found
+
+    def note(self, stem: str, feed: Mapping[str, Any]) -> None:
+        if self._record is not None:
+            self._record.append((stem, feed))
+
+    def observe(self, stem: str, found: Mapping[str, Any]) -> None:
         if self._statistics is not None:
             self._statistics.observe(stem, found)
-        return {name: found[name] for name in wanted}
 
 
-class Recorder(Sessions):
-    """Sessions that remember which graph was run on what."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.feeds: list[tuple[str, Mapping[str, Any]]] = []
-
-    def run(self, stem: str, feed: Mapping[str, Any], outputs: Sequence[str] = ()) -> dict[str, Array]:
-        self.feeds.append((stem, feed))
-        return super().run(stem, feed, outputs)
+def is_main(file: Path, stems: Collection[str]) -> bool:
+    """A main graph or its data; data files are named after a graph, and shared ones after `model`."""
+    return file.name.partition(".")[0] in {*stems, "model"} and not file.name.endswith(".observed.onnx")
 
 
-def _with_outputs(folder: Path, stem: str, names: Mapping[str, Any]) -> str:
+def main_bytes(folder: Path, stems: Collection[str]) -> int:
+    """Bytes of a package's fp32 graphs and their data."""
+    return sum(file.stat().st_size for file in (folder / ONNX).iterdir() if is_main(file, stems))
+
+
+def _with_outputs(folder: Path, stem: str, names: Iterable[str]) -> str:
     """A copy of a graph that gives some of its values as outputs as well; its data file is the graph's own.
 
     The outputs are written behind the graph: messages of protobuf that stand one after the other are read as one, so
@@ -127,4 +177,9 @@ class SessionGraph:
 
     def run(self, feed: Mapping[str, Array]) -> Any:
         """The chosen output in float32."""
-        return np.asarray(self._sessions.run(self._stem, feed, [self.output])[self.output], np.float32)
+        return next(self.run_all([feed]))
+
+    def run_all(self, feeds: Iterable[Mapping[str, Array]]) -> Iterator[Any]:
+        """The same for each feed."""
+        for found in self._sessions.run_all(self._stem, feeds, [self.output]):
+            yield np.asarray(found[self.output], np.float32)

@@ -58,6 +58,25 @@ class Settings:
             raise UsageError("--keep and --unjudged contradict each other", remedy="leave one of them out")
         parse_keep(self.keep)
 
+    @staticmethod
+    def of(**options: Any) -> Settings:
+        """Settings from keywords, those of `Tuning` among them. Raises UsageError for what is none of them."""
+        tuning = {each.name: options.pop(each.name) for each in fields(Tuning) if each.name in options}
+        if unknown := sorted(set(options) - {each.name for each in fields(Settings)}):
+            known = [
+                each.name for kind in (Settings, Tuning) for each in fields(kind) if each.name != "tuning"
+            ]
+            raise UsageError(
+                f"unknown quantization option: {', '.join(unknown)}", remedy=f"choose from {', '.join(known)}"
+            )
+        if tuning:
+            options["tuning"] = Tuning(**tuning)
+        if options.get("recipe") is not None:
+            options["recipe"] = Path(options["recipe"])
+        keep = options.get("keep", ())
+        options["keep"] = (keep,) if isinstance(keep, str) else tuple(keep)
+        return Settings(**options)
+
     @property
     def bounds(self) -> Budget:
         return parse_keep(self.keep)
@@ -73,19 +92,3 @@ class Settings:
     def limit(self, nbytes: int) -> int:
         """Plans to measure at most, for a model of so many bytes: a minute or so for a small one."""
         return self.trials or int(min(72, max(3, 12e9 / max(nbytes, 1))))
-
-
-def settings_from(options: Mapping[str, Any], *, keep_failed: bool = False) -> Settings:
-    """The settings that options describe, those of `Tuning` among them, as plain values by name.
-
-    Raises UsageError where they make no sense.
-    """
-    known = {**options}
-    tuning = Tuning(**{entry.name: known.pop(entry.name) for entry in fields(Tuning) if entry.name in known})
-    known["keep"] = tuple(known.get("keep", ()))
-    if (recipe := known.get("recipe")) is not None:
-        known["recipe"] = Path(recipe)
-    try:
-        return Settings(tuning=tuning, keep_failed=keep_failed, **known)
-    except TypeError as error:
-        raise UsageError(f"unknown quantization option: {error}") from error

@@ -66,8 +66,10 @@ class Statistics:
     _weights: dict[str, Any] = field(default_factory=dict)
 
     def observe(self, stem: str, found: Mapping[str, Any]) -> None:
-        """Values of a run, by name."""
+        """Values of a run, by name; of a run in parts, of one part."""
         for name, names in self.points.values.get(stem, {}).items():
+            if name not in found:
+                continue
             values = np.asarray(found[name], np.float32)
             if not values.size or not np.isfinite(values).all():
                 continue

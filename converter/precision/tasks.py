@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,17 +65,18 @@ class Feeds:
     measures: tuple[str, ...] = ("cosine", "cosine_min", "top1")
 
     def run(self, sessions: Sessions, samples: Sequence[Any], like: Any = None) -> Any:
-        results = []
-        for index, sample in enumerate(samples):
-            found: dict[str, Rows] = {}
-            for stem, feed in self.feeds(sessions, sample).items():
-                for name, value in sessions.run(stem, feed).items():
+        feeds = [self.feeds(sessions, sample) for sample in samples]
+        results: list[dict[str, Rows]] = [{} for _ in samples]
+        for stem in dict.fromkeys(stem for feed in feeds for stem in feed):
+            fed = [index for index, feed in enumerate(feeds) if stem in feed]
+            found = sessions.run_all(stem, (feeds[index][stem] for index in fed))
+            for index, values in zip(fed, found, strict=True):
+                for name, value in values.items():
                     if value.dtype.kind == "f" and value.size and value.ndim:
                         key = f"{stem}.{name}"
-                        found[key] = Rows.of(value, None if like is None else like[index][key])
-            if not found:
-                raise UsageError("the graphs give no numbers to compare")
-            results.append(found)
+                        results[index][key] = Rows.of(value, None if like is None else like[index][key])
+        if not all(results):
+            raise UsageError("the graphs give no numbers to compare")
         return results
 
     def compare(self, reference: Any, found: Any) -> Quality:
@@ -93,16 +94,14 @@ class Language:
         tokens = TextTokenizer(sessions.files)
         longest = min(tokens.maximum or _LONGEST, _LONGEST)
         passages = [" ".join(samples[start : start + _PASSAGE]) for start in range(0, len(samples), _PASSAGE)]
+        rows = [list(encoding.ids[:longest]) for encoding in tokens.encode(passages)]
+        if any(len(ids) < 2 for ids in rows):
+            raise UsageError("a text has fewer than two tokens: there is nothing to predict in it")
+        feeds = (with_empty_past(sessions, self.stem, _causal(ids)) for ids in rows)
         results = []
-        for index, encoding in enumerate(tokens.encode(passages)):
-            ids = list(encoding.ids[:longest])
-            if len(ids) < 2:
-                raise UsageError("a text has fewer than two tokens: there is nothing to predict in it")
-            feed = with_empty_past(sessions, self.stem, _causal(ids))
-            logits = sessions.run(self.stem, feed, ["logits"])["logits"][0, :-1]
-            results.append(
-                {"logits": Rows.of(logits, None if like is None else like[index]["logits"], ids[1:])}
-            )
+        for index, found in enumerate(sessions.run_all(self.stem, feeds, ["logits"])):
+            before = None if like is None else like[index]["logits"]
+            results.append({"logits": Rows.of(found["logits"][0, :-1], before, rows[index][1:])})
         return results
 
     def compare(self, reference: Any, found: Any) -> Quality:
@@ -146,30 +145,43 @@ class Translation:
     measures: tuple[str, ...] = ("cosine", "cosine_min", "top1", "perplexity")
 
     def run(self, sessions: Sessions, samples: Sequence[Any], like: Any = None) -> Any:
-        results = []
-        for index, sample in enumerate(samples):
-            feed = self.features(sessions, sample)
-            hidden = sessions.run(self.encoder, feed, ["last_hidden_state"])["last_hidden_state"]
+        feeds = [self.features(sessions, sample) for sample in samples]
+        known = []
+        for feed, found in zip(
+            feeds, sessions.run_all(self.encoder, feeds, ["last_hidden_state"]), strict=True
+        ):
+            hidden = found["last_hidden_state"]
             mask = feed.get("attention_mask", np.ones(hidden.shape[:2], np.int64))
-            known = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
-            answer = like[index][1] if like is not None else self._answer(sessions, known)
-            logits = self._logits(sessions, known, answer[:-1])
-            rows = Rows.of(logits, None if like is None else like[index][0]["logits"], answer[1:])
-            results.append(({"logits": rows}, answer))
+            known.append({"encoder_hidden_states": hidden, "encoder_attention_mask": mask})
+        answers = self._answers(sessions, known) if like is None else [answer for _, answer in like]
+        results = []
+        logits = self._logits(sessions, known, [answer[:-1] for answer in answers])
+        for index, (answer, table) in enumerate(zip(answers, logits, strict=True)):
+            before = None if like is None else like[index][0]["logits"]
+            results.append(({"logits": Rows.of(table, before, answer[1:])}, answer))
         return results
 
-    def _answer(self, sessions: Sessions, known: Mapping[str, Any]) -> list[int]:
-        answer = [self.start]
-        while len(answer) <= _GENERATED:
-            answer.append(int(self._logits(sessions, known, answer)[-1].argmax()))
-            if answer[-1] in self.end:
-                break
-        return answer
+    def _answers(self, sessions: Sessions, known: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        """All answers grow by a token at a time, until each has ended."""
+        answers = [[self.start] for _ in known]
+        growing = list(range(len(known)))
+        for _ in range(_GENERATED):
+            rows = [answers[index] for index in growing]
+            logits = self._logits(sessions, [known[index] for index in growing], rows)
+            for answer, table in zip(rows, logits, strict=True):
+                answer.append(int(table[-1].argmax()))
+            growing = [index for index in growing if answers[index][-1] not in self.end]
+        return answers
 
-    def _logits(self, sessions: Sessions, known: Mapping[str, Any], ids: Sequence[int]) -> Any:
-        row = np.asarray([ids], np.int64)
-        feed = with_empty_past(sessions, self.decoder, {**_causal(ids), **known, "input_ids": row})
-        return sessions.run(self.decoder, feed, ["logits"])["logits"][0]
+    def _logits(
+        self, sessions: Sessions, known: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[int]]
+    ) -> Iterator[Any]:
+        feeds = (
+            with_empty_past(sessions, self.decoder, {**_causal(ids), **given})
+            for ids, given in zip(rows, known, strict=True)
+        )
+        for found in sessions.run_all(self.decoder, feeds, ["logits"]):
+            yield found["logits"][0]
 
     def compare(self, reference: Any, found: Any) -> Quality:
         return compare_rows([entry[0] for entry in reference], [entry[0] for entry in found], self.what)

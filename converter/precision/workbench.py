@@ -15,7 +15,7 @@ from typing import Any
 from converter.packages.staging import RECORD
 from converter.precision.formats import Plan
 from converter.precision.products import lookups, products
-from converter.precision.sessions import ONNX
+from converter.precision.sessions import ONNX, is_main, main_bytes
 from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
@@ -52,7 +52,7 @@ class Workbench:
     @cached_property
     def whole(self) -> int:
         """Bytes of the fp32 graphs and their data."""
-        return sum(file.stat().st_size for file in self.onnx.iterdir() if is_main(file, self.stems))
+        return main_bytes(self.folder, self.stems)
 
     @cached_property
     def _graphs(self) -> tuple[ExportedGraph, ...]:
@@ -125,11 +125,6 @@ def workbench(folder: Path, stems: Sequence[str], halves: Path | None = None) ->
             if name.parts[0] != ONNX or is_main(file, stems):
                 link(file, Path(scratch) / name)
         yield Workbench(Path(scratch), tuple(stems), halves)
-
-
-def is_main(file: Path, stems: Sequence[str]) -> bool:
-    """A main graph or its data; data files are named after a graph, and shared ones after `model`."""
-    return file.name.partition(".")[0] in {*stems, "model"} and not file.name.endswith(".observed.onnx")
 
 
 def copy_files(package: Path, folder: Path, *, linked: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -46,7 +46,7 @@ class TextPipeline:
     def _dimension(self) -> int:
         width = self.graph.width or self._tokens.model.get("hidden_size") or self._tokens.model.get("d_model")
         if not isinstance(width, int):
-            width = self._run(self._tokens.encode([""]))[0].shape[-1]
+            width = next(self._run_all([self._tokens.encode([""])]))[0].shape[-1]
             return int(width)
         return width * (len(self.pooling.modes) if self._pools else 1)
 
@@ -78,28 +78,37 @@ class TextPipeline:
         for start in range(0, len(texts), window):
             chunk = [self._cased(prompt + text) for text in texts[start : start + window]]
             encodings = self._tokens.encode(chunk)
-            for done, rows in _batches([len(encoding.ids) for encoding in encodings], batch_size):
-                result[start + rows] = self._run([encodings[row] for row in rows], skipped)
+            batches = list(_batches([len(encoding.ids) for encoding in encodings], batch_size))
+            found = self._run_all(([encodings[row] for row in rows] for _, rows in batches), skipped)
+            for (done, rows), vectors in zip(batches, found, strict=True):
+                result[start + rows] = vectors
                 progress.advance(start + done, len(texts))
         wanted = self.pooling.normalize if normalize is None else normalize
         return normalize_rows(result) if wanted else result
 
     def run_once(self) -> None:
         """Some texts of usual length, to be timed."""
-        self._run(self._tokens.encode([SAMPLE] * 8))
+        next(self._run_all([self._tokens.encode([SAMPLE] * 8)]))
 
     def _cased(self, text: str) -> str:
         return text.lower() if self._lower else text
 
-    def _run(self, encodings: Sequence[Any], skipped: int = 0) -> Vectors:
-        """The vectors of texts, of which `skipped` tokens at the front are computed and not pooled."""
-        feed = self._tokens.pad([encoding.ids for encoding in encodings])
-        if "token_type_ids" in self.graph.inputs:
-            feed["token_type_ids"] = self._tokens.spread([encoding.type_ids for encoding in encodings], 0)
-        output = self.graph.run(feed)
-        mask = feed["attention_mask"]
-        pooled_tokens = np.where(mask.cumsum(axis=1) > skipped, mask, 0)
-        return self.pooling(output, pooled_tokens) if self._pools else output
+    def _run_all(self, batches: Iterable[Sequence[Any]], skipped: int = 0) -> Iterator[Vectors]:
+        """The vectors of batches of texts, of which `skipped` tokens at the front are computed and not pooled."""
+        masks: list[Array] = []
+
+        def feeds() -> Iterator[dict[str, Array]]:
+            for batch in batches:
+                feed = self._tokens.pad([encoding.ids for encoding in batch])
+                if "token_type_ids" in self.graph.inputs:
+                    feed["token_type_ids"] = self._tokens.spread([encoding.type_ids for encoding in batch], 0)
+                masks.append(feed["attention_mask"])
+                yield feed
+
+        for index, output in enumerate(self.graph.run_all(feeds())):
+            mask = masks[index]
+            pooled_tokens = np.where(mask.cumsum(axis=1) > skipped, mask, 0)
+            yield self.pooling(output, pooled_tokens) if self._pools else output
 
     def _prompt(self, name: str | None) -> str:
         name = self._default_prompt if name is None else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,10 +17,11 @@ from converter.runtime.files import open_package
 from converter.runtime.images import Picture, Size, gather, open_image, read_pixels
 from converter.runtime.maxsim import Vectors, maxsim, top_k
 from converter.runtime.prompts import Processor
-from converter.runtime.session import Array, OnnxGraph, SessionKeywords, SessionSettings
+from converter.runtime.session import Array, Graph, OnnxGraph, SessionKeywords, SessionSettings
 from converter.runtime.tokens import check_texts
 
 OUTPUTS = ("embeddings",)
+Masked = tuple[dict[str, Array], Array]  # a feed, and which of its tokens count
 GRIDS, TILES = "image_grid_thw", "pixel_attention_mask"
 
 
@@ -102,11 +103,11 @@ class LateInteraction:
         keys = [(len(row), 0) for row in rows]
         images = "pixel_values" in self._text.inputs
 
-        def run(batch: Sequence[int]) -> list[Vectors]:
+        def feed_of(batch: Sequence[int]) -> Masked:
             neutral = self._processor.layout.neutral(len(batch)) if images else {}
-            return self._run(self._text, [rows[index] for index in batch], neutral)
+            return self._masked([rows[index] for index in batch], neutral)
 
-        return _in_batches(keys, batch_size, run, "queries", show_progress)
+        return _in_batches(keys, batch_size, feed_of, self._text, "queries", show_progress)
 
     def encode_documents(
         self, texts: Sequence[str], *, batch_size: int = 32, show_progress: bool = False
@@ -127,17 +128,16 @@ class LateInteraction:
     def _run_texts(
         self,
         rows: Sequence[Sequence[int]],
-        feed_of: Callable[[Sequence[Sequence[int]]], tuple[dict[str, Array], Array]],
+        feed_of: Callable[[Sequence[Sequence[int]]], Masked],
         batch_size: int,
         what: str,
         show_progress: bool,
     ) -> list[Vectors]:
-        def run(batch: Sequence[int]) -> list[Vectors]:
-            feed, kept = feed_of([rows[index] for index in batch])
-            embeddings = self._text.run(feed)
-            return [row[real] for row, real in zip(embeddings, kept, strict=True)]
+        def batched(batch: Sequence[int]) -> Masked:
+            return feed_of([rows[index] for index in batch])
 
-        return _in_batches([(len(row), 0) for row in rows], batch_size, run, what, show_progress)
+        keys = [(len(row), 0) for row in rows]
+        return _in_batches(keys, batch_size, batched, self._text, what, show_progress)
 
     def encode_images(
         self, images: str | Path | Iterable[Picture], *, batch_size: int = 4, show_progress: bool = False
@@ -154,14 +154,12 @@ class LateInteraction:
         processor = self._processor
         targets = [self._target(picture, index) for index, picture in enumerate(pictures)]
 
-        def run(batch: Sequence[int]) -> list[Vectors]:
+        def feed_of(batch: Sequence[int]) -> Masked:
             target = targets[batch[0]]
             read = [read_pixels(pictures[index], index) for index in batch]
-            return self._run(
-                self._image, [processor.page(target)] * len(batch), processor.layout.tensors(read, target)
-            )
+            return self._masked([processor.page(target)] * len(batch), processor.layout.tensors(read, target))
 
-        return _in_batches(targets, batch_size, run, "pages", show_progress)
+        return _in_batches(targets, batch_size, feed_of, self._image, "pages", show_progress)
 
     def _target(self, picture: Picture, index: int) -> Size:
         image = open_image(picture, index)
@@ -177,11 +175,9 @@ class LateInteraction:
                 remedy="crop or split it",
             ) from error
 
-    def _run(self, graph: OnnxGraph, rows: Sequence[Sequence[int]], extra: dict[str, Array]) -> list[Vectors]:
+    def _masked(self, rows: Sequence[Sequence[int]], extra: dict[str, Array]) -> Masked:
         feed = {**self._processor.pad(rows), **extra}
-        embeddings = graph.run(feed)
-        real = feed["attention_mask"].astype(bool)
-        return [row[kept] for row, kept in zip(embeddings, real, strict=True)]
+        return feed, feed["attention_mask"].astype(bool)
 
     def score(self, queries: Sequence[Vectors], pages: Sequence[Vectors]) -> Vectors:
         """MaxSim of each query and page, (queries, pages) in float32; see `maxsim`."""
@@ -197,21 +193,32 @@ class LateInteraction:
 def _in_batches(
     keys: Sequence[Size],
     size: int,
-    run: Callable[[Sequence[int]], list[Vectors]],
+    feed_of: Callable[[Sequence[int]], Masked],
+    graph: Graph,
     what: str,
     show_progress: bool,
 ) -> list[Vectors]:
-    """The results of `run` over batches of items that have one key, in the items' order."""
+    """What `graph` gives at the real tokens of batches of items that have one key, in the items' order."""
     if size < 1:
         raise UsageError(f"a batch of {size} {what} cannot be run", remedy="give 1 or more")
     groups: dict[Size, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
+    batches = [
+        group[start : start + size] for group in groups.values() for start in range(0, len(group), size)
+    ]
+    masks: list[Array] = []
+
+    def feeds() -> Iterator[dict[str, Array]]:
+        for batch in batches:
+            feed, real = feed_of(batch)
+            masks.append(real)
+            yield feed
+
     results: dict[int, Vectors] = {}
     with progress_of(f"encode {len(keys)} {what}", shown=show_progress) as progress:
-        for group in groups.values():
-            for start in range(0, len(group), size):
-                batch = group[start : start + size]
-                results.update(zip(batch, run(batch), strict=True))
-                progress.advance(len(results), len(keys))
+        for index, rows in enumerate(graph.run_all(feeds())):
+            kept = [row[real] for row, real in zip(rows, masks[index], strict=True)]
+            results.update(zip(batches[index], kept, strict=True))
+            progress.advance(len(results), len(keys))
     return [results[index] for index in range(len(keys))]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
@@ -121,8 +122,21 @@ class Graph(Protocol):
 
     def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]: ...
 
+    def run_all(self, feeds: Iterable[Mapping[str, Array]]) -> Iterator[NDArray[np.float32]]: ...
 
-class OnnxGraph:
+
+class OneByOne(ABC):
+    """A graph that takes feeds one at a time."""
+
+    @abstractmethod
+    def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]: ...
+
+    def run_all(self, feeds: Iterable[Mapping[str, Array]]) -> Iterator[NDArray[np.float32]]:
+        """The output for each feed, as they come."""
+        return map(self.run, feeds)
+
+
+class OnnxGraph(OneByOne):
     """A graph of a package. `outputs` names the one wanted, by preference."""
 
     def __init__(
@@ -170,20 +184,7 @@ def open_session(files: PackageFiles, name: str, settings: SessionSettings) -> A
     import onnxruntime
 
     path = files.require(name)
-    data_bytes = _check_data(files, name)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = settings.memory_pattern
-    options.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel, LEVELS[settings.optimization]
-    )
-    if settings.threads is not None:
-        options.intra_op_num_threads = settings.threads
-    prepacking = data_bytes <= PREPACK_LIMIT if settings.prepacking is None else settings.prepacking
-    if not settings.spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not prepacking:
-        options.add_session_config_entry("session.disable_prepacking", "1")
+    options = session_options(settings, _check_data(files, name))
     wanted = [_available(provider, onnxruntime.get_available_providers()) for provider in settings.providers]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
@@ -198,6 +199,26 @@ def open_session(files: PackageFiles, name: str, settings: SessionSettings) -> A
             remedy="install what that provider needs (drivers, libraries), or choose providers=('cpu',)",
         )
     return session
+
+
+def session_options(settings: SessionSettings, data_bytes: int) -> Any:
+    """onnxruntime's options for a graph whose data file has so many bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_mem_pattern = settings.memory_pattern
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, LEVELS[settings.optimization]
+    )
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
+    prepacking = data_bytes <= PREPACK_LIMIT if settings.prepacking is None else settings.prepacking
+    if not settings.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not prepacking:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
 
 
 def _name_and_options(provider: Provider) -> tuple[str, dict[str, Any]]:

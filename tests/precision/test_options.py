@@ -14,6 +14,9 @@ import pytest
 from onnx import numpy_helper
 
 from converter.cli.main import run
+from converter.errors import UsageError
+from converter.precision.quantize import quantize_package
+from converter.precision.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("judging")
 Capture = pytest.CaptureFixture[str]
@@ -116,6 +119,15 @@ def test_a_target_gets_what_it_has_kernels_for(
     operators = quantized("q8", "--target", target).operators
     assert operator in operators
     assert len({"MatMulInteger", "QuantizeLinear", "MatMulNBits"} & operators.keys()) == 1
+
+
+def test_from_python_options_go_by_the_names_of_the_command_line(tmp_path: Path) -> None:
+    """`static` had to be wrapped in a Tuning, and what is no option was a TypeError."""
+    assert Settings.of(static="minmax", keep="cosine=0.9").tuning.static == "minmax"
+    assert Settings.of(keep="cosine=0.9").bounds == {"cosine": 0.9}
+    with pytest.raises(UsageError, match="unknown quantization option: chanel") as caught:
+        quantize_package(tmp_path, ["q8"], chanel=True)
+    assert "per_channel" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize(
