@@ -45,6 +45,9 @@ class LateInteraction:
         self._settings = SessionSettings(**session)
         self._precision, self._prefix = precision, query_prefix
         self._files = open_package(package, self._settings.precisions(precision))
+        self._graph(
+            "text_model", "image_model", "model"
+        )  # sessions open when they are used, mistakes show now
         again = partial(LateInteraction, precision=precision, query_prefix=query_prefix, **session)
         self._again = partial(again, self._files.source)
 
@@ -81,9 +84,11 @@ class LateInteraction:
         patches = GRIDS in self._image.inputs
         return Processor(self._files, patches=patches, query_prefix=self._prefix)
 
+    def _graph(self, *stems: str) -> str:
+        return self._files.graph(stems, self._precision, half_first=self._settings.half_first)
+
     def _open(self, *stems: str) -> OnnxGraph:
-        name = self._files.graph(stems, self._precision, half_first=self._settings.half_first)
-        return OnnxGraph(self._files, name, self._settings, OUTPUTS)
+        return OnnxGraph(self._files, self._graph(*stems), self._settings, OUTPUTS)
 
     def encode_queries(
         self, texts: Sequence[str], *, batch_size: int = 32, show_progress: bool = False

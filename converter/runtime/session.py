@@ -150,7 +150,7 @@ class OnnxGraph(OneByOne):
         if chosen is None:
             raise PackageError(
                 f"{files.folder / name} has no output {' or '.join(outputs)}; it gives {', '.join(found)}",
-                remedy="this package was made for another task; convert with --task feature-extraction",
+                remedy=f"this package was made for another task; convert for one whose graph gives {outputs[0]}",
             )
         self.output: str = chosen.name
         self.output_rank = len(chosen.shape)

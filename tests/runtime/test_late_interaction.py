@@ -173,3 +173,8 @@ def test_weights_of_large_data_files_are_not_packed(
 def test_a_package_without_a_tokenizer_says_so(colqwen2_package: Path) -> None:
     with pytest.raises(PackageError, match=r"tokenizer\.json"):
         LateInteraction(colqwen2_package).encode_queries(["a"])
+
+
+def test_mistakes_show_on_opening(retrieval_package: Path) -> None:
+    with pytest.raises(UsageError, match="no precision 'q8'; it has fp32"):
+        LateInteraction(retrieval_package, precision="q8")
