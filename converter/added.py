@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +13,33 @@ from converter.request import ConversionRequest, Progress
 if TYPE_CHECKING:
     from converter.parity.proof import Subject
     from converter.pipeline import Ledger, Report
+    from converter.records import ExportedGraph
     from converter.registry import Registry
 
 
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
+    from converter.precision.quantize import plans_of
     from converter.precision.settings import Settings
 
-    choose_precisions(request.precisions, registry.precisions)
-    Settings.of(**request.quantization).samples()
+    settings = Settings.of(**request.quantization)
+    for precision in choose_precisions(request.precisions, registry.precisions):
+        plans_of(precision, settings)
+    settings.samples()
+
+
+def check_graphs(request: ConversionRequest, registry: Registry, graphs: Sequence[ExportedGraph]) -> None:
+    """Raise UsageError for a precision that traced graphs cannot have, before weights are written and proven."""
+    from converter.precision.catalogue import choose_precisions, require_matrices
+    from converter.precision.products import products
+    from converter.precision.quantize import plans_of
+    from converter.precision.settings import Settings
+
+    settings = Settings.of(**request.quantization)
+    found = any(True for graph in graphs for _ in products(graph.model))
+    for precision in choose_precisions(request.precisions, registry.precisions):
+        require_matrices(precision.name, plans_of(precision, settings), found=found)
 
 
 def trace_halves(

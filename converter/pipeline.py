@@ -97,6 +97,8 @@ def convert_request(request: ConversionRequest, progress: Progress = SILENT) -> 
     ledger = Ledger(progress)
     with ledger.stage("load plugins"):
         registry = load_registry()
+    if registry.failures:
+        progress.note(f"{len(registry.failures)} plugin(s) failed to load; `converter plugins` says why")
     if request.precisions:
         check_precisions(request, registry)
     with scratch_folder() as scratch:

@@ -360,6 +360,13 @@ def test_a_timeout_that_is_no_time_is_a_usage_error(setting: str) -> None:
         load(CONVERTER_PLUGIN_TIMEOUT=setting)
 
 
+def test_a_conversion_says_that_plugins_failed(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    """What they would have added is missing from the package, so it may not pass in silence."""
+    install("bad_one", "raise RuntimeError")
+    assert run(["--arch", "bert", "--tiny", "--task", "no-such-task"]) == 2
+    assert "1 plugin(s) failed to load; `converter plugins` says why" in capsys.readouterr().err
+
+
 def test_an_architecture_is_found_by_name_by_model_type_and_by_loose_spelling(install: Install) -> None:
     install("my_arch")
     registry = load()

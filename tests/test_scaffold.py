@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_a_name_that_no_module_can_have_is_refused(
     assert run(["new", name]) == 2
     assert "small letters" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["bert", "text-encoder", "roberta"])
+def test_a_name_that_a_plugin_has_already_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package could not be loaded beside it."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["new", name]) == 2
+    assert "is taken: plugin 'text_encoder' (converter " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_ones_own_package_may_be_written_anew(install: Callable[..., None], tmp_path: Path) -> None:
+    install("mine", distribution="converter-mine")
+    assert run(["new", "mine", "--output", str(tmp_path / "again"), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "my_arch"], ids=["too long", "inside a file"])
+def test_a_folder_that_cannot_be_made_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    output = [] if len(name) > 100 else ["--output", "file/inside"]
+    assert run(["new", name, *output]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def test_package_files_are_written_with_the_card_sections_in_hand_and_recorded(e
     assert "provenance.json" in made["files"]  # type: ignore[operator]
     assert "provenance.json says where it is from" in made["notes"]  # type: ignore[operator]
     assert made["plugins"] == {"extras": "extras 1.0", "flawed": "flawed 1.0"}
+
+
+def test_a_note_stands_once_however_often_a_package_is_sealed(
+    extended: Path, seal: Callable[..., None], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(extended, tmp_path / "package")
+    seal(copy, record(extended), extended)
+    assert record(copy)["notes"] == record(extended)["notes"]
 
 
 def test_a_task_can_be_added_with_a_source_of_its_own(extras: Registry, tmp_path: Path) -> None:
@@ -231,6 +240,18 @@ def test_a_plugin_may_override_another_strangers_whatever_their_names(install: I
     assert not registry.failures
     assert "theirs" not in [graph_pass.name for graph_pass in registry.passes]
     assert load(CONVERTER_PLUGINS="z_theirs").overrides == ()
+
+
+def test_a_metric_that_was_taken_away_is_missed_before_anything_is_traced(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = "\n@hookimpl\ndef register_metrics(register):\n    register(None, overrides='difference')\n"
+    install("without", HEAD + gone)
+    assert run(["--arch", "bert", "--tiny", "--output", str(tmp_path / "package")]) == 2
+    said = capsys.readouterr().err
+    assert "judged by metric 'difference', which no plugin registers" in said
+    assert "`converter plugins` says which plugins failed, and which took something away" in said
+    assert "trace" not in said
 
 
 @pytest.mark.parametrize(

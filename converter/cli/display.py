@@ -146,8 +146,7 @@ def show_architecture(
     architecture: Architecture, graphs: Sequence[Interface], unshown: Sequence[Unshown]
 ) -> None:
     """One architecture: each task with its variants, and what goes into and comes out of its graphs."""
-    types = ", ".join(architecture.model_types) or "those that nobody else owns"
-    write_line(f"{architecture.name}: {architecture.summary}; model types: {types}")
+    write_line(f"{architecture.name}: {architecture.summary}; {_found_by(architecture)}")
     if architecture.reference_checkpoint:
         write_line(f"reference checkpoint: {architecture.reference_checkpoint}")
     for task, variants in architecture.variants.items():
@@ -160,6 +159,15 @@ def show_architecture(
             write_table((graph.stem, "name", "type", "shape"), rows)
         for entry in (entry for entry in unshown if entry.task == task):
             write_line(f"  inputs cannot be shown: {entry.reason}")
+
+
+def _found_by(architecture: Architecture) -> str:
+    """How a checkpoint is known to be the architecture's, in the words of `converter list`."""
+    if architecture.model_types:
+        return f"model types: {', '.join(architecture.model_types)}"
+    if architecture.stand_in is not None:
+        return "model types: those that nobody else owns"
+    return "no model types: its checkpoints are known by their layout, or named with --arch"
 
 
 def describe_architecture(

@@ -32,7 +32,10 @@ def write_contents(build: PackageBuild, entries: Sequence[PackageFile]) -> tuple
             raise PackageError(
                 f"making the package file {entry.name!r} changed the graphs, which are finished"
             )
-        notes += [said] if isinstance(said, str) else map(str, said or ())
+        added = [said] if isinstance(said, str) else map(str, said or ())
+        notes += [
+            note for note in added if note not in notes
+        ]  # a package that gets precisions is sealed again
     return tuple(notes)
 
 

@@ -46,7 +46,8 @@ class Terms:
         if found is None:
             raise PluginError(
                 f"component {stem!r} is judged by metric {judgement.metric!r}, which no plugin registers",
-                remedy=f"there are {', '.join(self.metrics) or 'none'}; `converter plugins` says which plugins failed",
+                remedy=f"there are {', '.join(self.metrics) or 'none'}; `converter plugins` says which plugins failed,"
+                " and which took something away",
             )
         unknown = sorted(set(judgement.bounds) - set(found.measures))
         if unknown:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.added import check_graphs
 from converter.additions import Metric
 from converter.apart import Apart
 from converter.checkpoint import open_for
@@ -156,6 +157,8 @@ class Job:
             self.registry.passes,
             self.ledger.stage,
         )
+        if self.request.precisions:
+            check_graphs(self.request, self.registry, built.graphs)
         return Planned(built, mapping, buffers)
 
     def _bind(self, planned: Planned, folder: Path) -> Pending:

@@ -15,7 +15,7 @@ from converter.errors import PackageError, UsageError, WeightError
 from converter.packages.package import PackageInfo, inspect_package
 from converter.packages.seal import seal_package
 from converter.packages.staging import stage_package
-from converter.precision.catalogue import choose_precisions
+from converter.precision.catalogue import choose_precisions, require_matrices
 from converter.precision.foreign import as_package
 from converter.precision.formats import Plan, read_plan
 from converter.precision.judge import Judge
@@ -117,7 +117,7 @@ class _Work:
 
     def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
         """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
-        plans = [plan for precision in precisions for plan in self._plans(precision)]
+        plans = [plan for precision in precisions for plan in plans_of(precision, self.settings)]
         calibrated = any(isinstance(plan, Plan) and plan.calibrates for plan in plans)
         if not self.settings.unjudged or calibrated:
             with self.progress.stage("run fp32 on the evaluation inputs"):
@@ -148,23 +148,9 @@ class _Work:
         self.judge.require(self.settings.bounds)
         self.watch = Stopwatch.of(self.bench.folder, self.judge.task, self.judge.evaluation, self.judge.large)
 
-    def _plans(self, precision: Precision) -> list[Any]:
-        if self.settings.recipe is not None:
-            return [_read_recipe(self.settings.recipe, precision.name)]
-        plans, unjudged = precision.plans(), self.settings.unjudged
-        if unjudged and precision.unjudged is not None:
-            plans = (precision.unjudged(), *plans)
-        tuned = self.settings.tuning.apply(precision.name, plans)
-        return tuned[:1] if unjudged else tuned
-
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
-        plans = self._plans(precision)
-        # A plan of a plugin need not be about matrices.
-        if not self.bench.modules and all(isinstance(plan, Plan) and not plan.half for plan in plans):
-            raise UsageError(
-                f"{precision.name}: these graphs multiply by no stored fp32 matrix: there is nothing to quantize",
-                remedy="choose fp16, or convert without precisions; a graph that is quantized already stays as it is",
-            )
+        plans = plans_of(precision, self.settings)
+        require_matrices(precision.name, plans, found=bool(self.bench.modules))
         calibration = self._calibrate(plans)
         judge = None if self.settings.unjudged else self.judge
         budget: dict[str, float] = {}
@@ -257,6 +243,20 @@ class _Work:
         assert self.judge is not None
         source = self.settings.calibration or "what comes along"
         return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
+
+
+def plans_of(precision: Precision, settings: Settings) -> list[Any]:
+    """The ways to make a precision that these settings leave, or the one that their recipe tells.
+
+    Raises UsageError where none is left, and for a recipe that cannot be read.
+    """
+    if settings.recipe is not None:
+        return [_read_recipe(settings.recipe, precision.name)]
+    plans = precision.plans()
+    if settings.unjudged and precision.unjudged is not None:
+        plans = (precision.unjudged(), *plans)
+    tuned = settings.tuning.apply(precision.name, plans)
+    return tuned[:1] if settings.unjudged else tuned
 
 
 def _read_recipe(path: Path, name: str) -> Plan:

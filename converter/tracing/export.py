@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ def trace(
     wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
     axes = tuple(dict(inputs.axes.get(name, {})) for name in inputs.tensors)
     try:
-        with torch.no_grad(), architecture.patches():
+        with torch.no_grad(), architecture.patches(), _unlogged():
             program = torch.onnx.export(
                 wrapper,
                 _distinct(inputs, dtype),
@@ -72,6 +74,23 @@ def trace(
     _leave_recipes(graph, wrapper, model, component.stem)
     _check_interface(graph, inputs, component)
     return ExportedGraph(component.stem, program.model, shared_scopes(wrapper, model))
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without what others attached to torch's trace log, which is for TORCH_TRACE and obeys no level.
+
+    pytest 9.1 does so, and would show thousands of empty records with a test that fails.
+    """
+    log = logging.getLogger("torch.__trace")
+    others = [handler for handler in log.handlers if not type(handler).__module__.startswith("torch.")]
+    for handler in others:
+        log.removeHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in others:
+            log.addHandler(handler)
 
 
 def shared_scopes(wrapper: nn.Module, model: nn.Module) -> dict[str, str]:

@@ -59,6 +59,24 @@ def test_a_task_whose_inputs_cannot_be_shown_says_why(install: Callable[..., Non
     assert "it stands in for many model types; name one of them with --arch" in entry["unshown"][0]["reason"]
 
 
+OWN_LAYOUT = """
+from converter import Architecture, Variant, hookimpl
+
+@hookimpl
+def register_architectures(register):
+    tasks = {"task": (Variant("v", ("model",), "vectors out"),)}
+    register(Architecture("NAME", (), "made up", "", None, lambda config, task: (), tasks))
+"""
+
+
+def test_how_checkpoints_are_known_is_said_where_no_model_type_tells(
+    install: Callable[..., None], capsys: Capture
+) -> None:
+    install("own_layout", OWN_LAYOUT)
+    assert run(["list", "--arch", "own_layout"]) == 0
+    assert "its checkpoints are known by their layout" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_an_option_of_the_output_may_stand_before_or_after_the_command(capsys: Capture) -> None:
     assert run(["--json", "list"]) == 0
     before = capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,83 @@ def test_a_conversion_adds_precisions_once_the_fp32_graph_is_proven(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--precisions", "q9"], ["--quantize", "--keep", "beauty=1"], ["--quantize", "--dtype", "fp16"]],
-    ids=["unknown precision", "unknown measure", "not from fp32"],
+    [
+        ["--precisions", "q9"],
+        ["--precisions", "int8", "--target", "webgpu"],
+        ["--quantize", "--recipe", "absent.json"],
+        ["--quantize", "--keep", "beauty=1"],
+        ["--quantize", "--dtype", "fp16"],
+    ],
+    ids=["unknown precision", "no kernels", "no recipe", "unknown measure", "not from fp32"],
 )
 def test_a_conversion_refuses_precisions_it_cannot_make_before_it_begins(
     arguments: list[str], minilm: Path, tmp_path: Path
 ) -> None:
     assert run(["--model", str(minilm), "--output", str(tmp_path / "package"), *arguments]) == 2
     assert not list(tmp_path.iterdir())
+
+
+SCALED = """
+from converter import Architecture, Axis, Component, DummyInputs, Output, Variant, hookimpl
+from converter.records import Checkpoint
+from converter.tensor_file import read_header
+
+class Source:
+    def config(self, checkpoint):
+        return None
+
+    def default_task(self, checkpoint):
+        return "scaling"
+
+    def skeleton(self, config, task):
+        import torch
+
+        class Scale(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.factors = torch.nn.Parameter(torch.ones(4))
+
+            def forward(self, x):
+                return x * self.factors
+
+        return Scale()
+
+    def key_mapping(self, model, checkpoint):
+        from converter.recipes import Load
+
+        return {name: Load(info) for name, info in checkpoint.tensors.items()}
+
+    def write_tiny(self, folder, *, like, seed, task):
+        import numpy
+        from safetensors.numpy import save_file
+
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "scaled"}')
+        save_file({"factors": numpy.ones(4, numpy.float32)}, folder / "model.safetensors")
+
+def inputs(size):
+    import torch
+
+    return DummyInputs({"x": torch.ones(size["batch_size"], 4)}, {"x": {0: "batch_size"}})
+
+def components(config, task):
+    axes, outputs = (Axis("batch_size", 2),), (Output("y", {0: "batch_size"}),)
+    return (Component("model", lambda model: model, inputs, lambda model, given: {"y": model(**given)}, axes, outputs),)
+
+@hookimpl
+def register_architectures(register):
+    variants = {"scaling": (Variant("whole", ("model",), "scaled"),)}
+    register(Architecture("scaled", ("scaled",), "no matrix in it", "", Source(), components, variants))
+"""
+
+
+def test_a_graph_without_a_matrix_is_refused_before_its_weights_are_written(
+    install: Callable[..., None], tmp_path: Path, capsys: Capture
+) -> None:
+    install("scaled", SCALED)
+    arguments = ["--arch", "scaled", "--tiny", "--output", str(tmp_path / "package")]
+    assert run([*arguments, "--precisions", "fp16,q8"]) == 2
+    said = capsys.readouterr().err
+    assert "q8: these graphs multiply by no stored fp32 matrix: there is nothing to quantize" in said
+    assert "clean model ..." in said and "write graphs" not in said
+    assert not (tmp_path / "package").exists()
