@@ -6,7 +6,8 @@ The plugin in packages/converter-flawed makes the mistake that its checkpoint's 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from converter.parity.points import aligned
 from converter.registry import load_registry
 
 FLAWED = Path(__file__).parent / "packages" / "converter-flawed"
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
 
 Flawed = Callable[..., tuple[Path, Path]]
 # onnxsim rewrites graphs at this level: the modules of its nodes are mapped back.
@@ -71,6 +73,20 @@ def test_a_wrong_scale_is_found_between_the_projections_and_the_output(flawed: F
     given = [line.partition(" [[")[0] for line in found.inputs]
     # The smallest size there is: of one token the scale does not show.
     assert given == ["input_ids int64 (1, 2)", "attention_mask int64 (1, 2)"]
+    assert shown(found.lines()) == shown(documented("departs from the original"))
+
+
+def documented(words: str) -> list[str]:
+    """The lines of the block of docs/plugins.md in which these words are."""
+    blocks = re.findall(r"^```text\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if words in block)
+    return str(block).splitlines()
+
+
+def shown(lines: Sequence[str]) -> list[str]:
+    """Numbers differ from machine to machine, and the page leaves most nodes out."""
+    plain = [re.sub(r"-?\d[\d.e+-]*", "0", line).rstrip() for line in lines]
+    return [line.partition(":")[0] if line.startswith("  nodes") else line for line in plain]
 
 
 def test_a_dropped_mask_is_found_at_a_padded_size_and_is_missed_among_the_sources(flawed: Flawed) -> None:

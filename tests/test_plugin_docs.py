@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from converter import convert
 from converter.cli.main import run
 from converter.precision.stored import read_graphs
 from converter.recipes import RecipeTensor, read
@@ -80,6 +81,14 @@ def test_every_plugin_that_is_shown_does_what_is_said_of_it(
     weights = [value.const_value for value in graphs[0].model.graph.initializers.values()]
     recipes = [weight.recipe for weight in weights if isinstance(weight, RecipeTensor)]
     assert recipes and all(np.array_equal(values, values.astype("float16")) for values in map(read, recipes))
+
+
+def test_the_class_of_transformers_that_is_shown_converts(documented: Registry, tmp_path: Path) -> None:
+    """Its hidden states at padded sizes, too."""
+    report = convert(arch="bert_generation", tiny=True, output=tmp_path / "package")
+    assert report.parity.proven
+    sizes = {row.size for row in report.parity.comparisons if row.output == "last_hidden_state"}
+    assert any(size.endswith("left") for size in sizes)
 
 
 def test_every_section_of_a_card_is_handed_to_package_files(documented: Registry) -> None:

@@ -180,6 +180,8 @@ def test_a_built_in_is_replaced_only_by_name_and_it_shows(
     shown = capsys.readouterr().out
     assert f"override: {said}" in shown
     assert "graph passes in their order: swap-own 5, inline-functions 100, " in shown
+    assert "package files in their order: companions 100, tokenizer 150, " in shown
+    assert "card sections in their order: introduction 100, usage 200, " in shown
     assert run(["plugins", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["overrides"][0]["by"] == "swap-own"
 

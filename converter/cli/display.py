@@ -188,6 +188,10 @@ def describe_architecture(
     }
 
 
+# What plugins place among others by a number, in the words of `converter plugins`; fields of `Registry`.
+ORDERED = {"graph passes": "passes", "package files": "package_files", "card sections": "card_sections"}
+
+
 def show_plugins(registry: Registry) -> None:
     """Every plugin and what it brought, then a line for each override and each plugin that failed."""
     for plugin in registry.plugins:
@@ -202,7 +206,9 @@ def show_plugins(registry: Registry) -> None:
                 f"  imports {', '.join(plugin.imported)} when it is loaded: every command waits for that"
             )
     write_line()
-    write_list("graph passes in their order: ", [f"{entry.name} {entry.order}" for entry in registry.passes])
+    for noun, entries in ORDERED.items():
+        placed = [f"{entry.name} {entry.order}" for entry in getattr(registry, entries)]
+        write_list(f"{noun} in their order: ", placed)
     for override in registry.overrides:
         write_line(f"override: {override}")
     for failure in registry.failures:
@@ -225,6 +231,8 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
     return {
         "plugins": plugins,
         "pass_order": {entry.name: entry.order for entry in registry.passes},
+        "file_order": {entry.name: entry.order for entry in registry.package_files},
+        "section_order": {entry.name: entry.order for entry in registry.card_sections},
         "overrides": [asdict(entry) for entry in registry.overrides],
         "failures": [asdict(entry) for entry in registry.failures],
     }
