@@ -9,6 +9,7 @@ from converter.errors import UsageError
 from converter.parity.metrics import Terms, compare_all, distance, parity_sizes, tolerance_for
 from converter.records import Axis, Component, Tolerance
 from converter.registry import load_registry
+from converter.verify import difference
 
 AXES = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=20))
 
@@ -92,6 +93,22 @@ def test_each_two_results_are_compared_so_that_a_wrong_wrapper_cannot_hide() -> 
         "graph/original": False,
         "graph/wrapper": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (vectors(2, 4), "its shape is (2, 4), not (2, 3)"),
+        (np.full((2, 3), np.nan), "some of its numbers, or of the other's, are not finite"),
+    ],
+    ids=["shape", "not finite"],
+)
+def test_what_is_infinitely_far_apart_says_why(found: np.ndarray, why: str) -> None:
+    results = {"original": {"logits": vectors(2, 3)}, "graph": {"logits": found}}
+    terms = Terms(load_registry({"CONVERTER_PLUGINS": ""}).metrics)
+    (row,) = compare_all(COMPONENT, parity_sizes(AXES, 0)[0], results, {}, terms)
+    assert not row.passed
+    assert difference(row).endswith(f"differ by inf (cosine -1.000000): {why}")
 
 
 def test_the_sizes_tried_hold_what_tracing_never_saw() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -106,6 +107,8 @@ def compare_all(
             for judgement, (measured, _) in zip(criteria.judged_by, judged[1:], strict=True):
                 others.update({f"{judgement.metric}.{name}": value for name, value in measured.items()})
             misses = tuple(miss for _, found in judged for miss in found)
+            if misses and math.isinf(usual["max_abs"]):
+                misses = (_why_apart(*pair), *misses)
             rows.append(
                 Comparison(
                     criteria.stem,
@@ -120,6 +123,13 @@ def compare_all(
                 )
             )
     return rows
+
+
+def _why_apart(expected: Array, found: Array) -> str:
+    """Why two arrays are infinitely far apart."""
+    if expected.shape != found.shape:
+        return f"its shape is {found.shape}, not {expected.shape}"
+    return "some of its numbers, or of the other's, are not finite"
 
 
 def _judge(

@@ -72,7 +72,8 @@ def make_plan(asked: Asked, folder: Path, progress: Progress = SILENT) -> Plan:
     from converter.registry import load_registry
 
     registry = load_registry()
-    if added := [name for name in asked.precisions if name != FP32]:
+    added = [name for name in asked.precisions if name != FP32]
+    if added or not asked.precisions:
         choose_precisions(added, registry.precisions)
     request = ConversionRequest(
         arch=asked.arch, model=asked.model, task=asked.task, tiny=asked.model is None, parity="off"

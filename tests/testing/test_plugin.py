@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -47,24 +48,54 @@ def test_without_the_option_nothing_is_collected(tmp_path: Path) -> None:
     assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["--converter-arch", "flowed"], "did you mean 'flawed'"),
-        (["--converter-arch", "flowed", "-n", "2"], "did you mean 'flawed'"),
-        (["--converter-arch", "flawed", "--converter-precisions", "fp32,q9"], "unknown precision 'q9'"),
-        (["--converter-arch", "flawed", "--converter-task", "encodings"], "has no task 'encodings'"),
-        (["--converter-arch", "flawed", "--converter-model", "nowhere/to/be"], "nowhere/to/be"),
-        (["--converter-task", "encoding"], "--converter-arch"),
-    ],
-    ids=["arch", "arch under xdist", "precision", "task", "model", "no arch"],
-)
+REFUSED = {
+    "arch": ("--converter-arch flowed", "did you mean 'flawed'"),
+    "precision": ("--converter-arch flawed --converter-precisions fp32,q9", "unknown precision 'q9'"),
+    "no precision": ("--converter-arch flawed --converter-precisions ,", "no precision is named"),
+    "task": ("--converter-arch flawed --converter-task encodings", "has no task 'encodings'"),
+    "model": ("--converter-arch flawed --converter-model nowhere/to/be", "nowhere/to/be"),
+    "no arch": ("--converter-task encoding", "--converter-arch"),
+}
+RUN_ALL = """
+import contextlib, io, json, pytest, sys
+for options in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = pytest.main(["-p", "no:cacheprovider", *options.split()])
+    print("\\nRESULT", json.dumps([code, said.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit code and stderr of each pytest run. One process makes them all, so that torch is imported once."""
+    asked = json.dumps([options for options, _ in REFUSED.values()])
+    environ = {**os.environ, "PYTHONPATH": str(FLAWED), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, asked],
+        cwd=tmp_path_factory.mktemp("empty"),
+        env={name: value for name, value in environ.items() if not name.startswith("PYTEST_")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    lines = [line.removeprefix("RESULT ") for line in result.stdout.splitlines() if line.startswith("RESULT")]
+    return dict(zip(REFUSED, map(json.loads, lines), strict=True))
+
+
+@pytest.mark.xdist_group("refusals")
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_tested_is_said_before_any_test_runs(
-    argv: list[str], expected: str, tmp_path: Path
+    case: str, refusals: dict[str, tuple[int, str]]
 ) -> None:
-    result = run_pytest(*argv, cwd=tmp_path)
+    code, said = refusals[case]
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert REFUSED[case][1] in said
+
+
+def test_an_architecture_that_is_not_there_is_said_before_workers_start(tmp_path: Path) -> None:
+    result = run_pytest("--converter-arch", "flowed", "-n", "2", cwd=tmp_path)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert expected in result.stderr
+    assert "did you mean 'flawed'" in result.stderr
 
 
 def test_a_case_for_each_variant_size_and_precision_on_two_workers_from_one_conversion(
