@@ -7,9 +7,9 @@ import pytest
 
 from converter.errors import UsageError
 from converter.parity.metrics import Terms, compare_all, distance, parity_sizes, tolerance_for
+from converter.parity.verify import difference
 from converter.records import Axis, Component, Tolerance
 from converter.registry import load_registry
-from converter.verify import difference
 
 AXES = (Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=20))
 

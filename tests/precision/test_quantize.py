@@ -185,8 +185,6 @@ def test_a_conversion_refuses_precisions_it_cannot_make_before_it_begins(
 
 SCALED = """
 from converter import Architecture, Axis, Component, DummyInputs, Output, Variant, hookimpl
-from converter.records import Checkpoint
-from converter.tensor_file import read_header
 
 class Source:
     def config(self, checkpoint):
