@@ -138,19 +138,15 @@ def probed(model: Any, config: Any, mode: Any) -> Causal:
           than keys and values of every token: states of linear attention, windows of convolutions.
     """
     import inspect
-    from contextlib import nullcontext
 
-    import torch
+    from transformers import DynamicCache
 
     text, length = config.get_text_config(), 7
-    tensors = {name: torch.ones(2, length, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     try:
-        with torch.no_grad(), mode or nullcontext():
-            if mode is not None:
-                tensors = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
-            cache = model(**tensors, use_cache=True).past_key_values
-        pairs = [(layer.keys, layer.values) for layer in cache.layers]
-        shapes = [tuple(tensor.shape) for pair in pairs for tensor in pair]
+        shapes = _shapes(_cache_after(model, length, mode))
+        # A window has let go of the first tokens.
+        if any(len(shape) == 4 and shape[2] < length for shape in shapes):
+            shapes = _shapes(_cache_after(model, length, mode, DynamicCache()))
     except Exception as error:  # whatever a model raises, or a cache of its own has not
         raise ExportError(
             f"{config.model_type} has no past of keys and values: {type(error).__name__}: {error}"
@@ -165,5 +161,27 @@ def probed(model: Any, config: Any, mode: Any) -> Causal:
         vocabulary=text.vocab_size,
         longest=min(24, positions // 2),
         positions="position_ids" in inspect.signature(model.forward).parameters,
-        layers=tuple((keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in pairs),
+        layers=tuple(
+            (keys[1], keys[3], values[3]) for keys, values in zip(shapes[::2], shapes[1::2], strict=True)
+        ),
     )
+
+
+def _cache_after(model: Any, length: int, mode: Any, cache: Any = None) -> Any:
+    """The cache that a call with `length` tokens leaves behind; the model's own kind, or the one given, filled."""
+    from contextlib import nullcontext
+
+    import torch
+
+    tensors = {name: torch.ones(2, length, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    given = {} if cache is None else {"past_key_values": cache}
+    with torch.no_grad(), mode or nullcontext():
+        if mode is not None:
+            tensors = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
+        return model(**tensors, **given, use_cache=True).past_key_values
+
+
+def _shapes(cache: Any) -> list[tuple[int, ...]]:
+    """Of the first layer's keys, its values, the second layer's keys..."""
+    pairs = [(layer.keys, layer.values) for layer in cache.layers]
+    return [tuple(tensor.shape) for pair in pairs for tensor in pair]

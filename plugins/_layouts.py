@@ -103,11 +103,8 @@ def draw(inputs: Mapping[str, Layout], units: Mapping[str, int], size: Size) -> 
 
     generator = torch.Generator().manual_seed(size.seed)
     sizes = {axis: count * units.get(axis, 1) for axis, count in size.axes.items()}
-    masks = {
-        layout.dims[1]: padded(sizes[BATCH], sizes[str(layout.dims[1])], size)
-        for layout in inputs.values()
-        if layout.kind == "mask"
-    }
+    masked = [layout.dims[1] for layout in inputs.values() if layout.kind == "mask"]
+    masks = {dim: padded(sizes[BATCH], dim if isinstance(dim, int) else sizes[dim], size) for dim in masked}
     tensors: dict[str, torch.Tensor] = {}
     for name, layout in inputs.items():
         shape = [sizes[dim] if isinstance(dim, str) else dim for dim in layout.dims]

@@ -238,6 +238,7 @@ class Prober:
         text = described(self.config, "text_config")
         names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
         room, pad = number(text, *names) or 64, number(text, "pad_token_id") or 0
+        room = room if room > 0 else 64  # XLNet says -1 for no bound
         # Some count positions from behind the padding's id; where there is no room for that, they do not.
         return max(3, min(24, room - 2 - (pad if pad < room // 2 else 0)))
 

@@ -79,8 +79,8 @@ class Way:
     rules   (pattern, value) of the counts and sizes that are set
     part    every width is divided by it, and heads keep their number: what hangs together goes on doing so
     heads   or there are as many times fewer of them, which keep their width
-    alike   widths that were equal stay equal; what is listed for each layer is thinned out, not left out; and what is
-            not set, but needed, is
+    alike   widths that were equal stay equal; kinds of layers are thinned out, not left out; and what is not set, but
+            needed, is
     """
 
     rules: tuple[tuple[str, int], ...]
@@ -130,10 +130,9 @@ def shrunk(entries: Mapping[str, Any], way: Way = WAYS[0], *, depth: int = 2) ->
             small[name] = [round(index * depth / layers) for index in value]
         elif PER_LAYER.fullmatch(name) and not way.alike:
             continue
-        elif isinstance(value, list) and way.alike and layers > 2 and len(value) == layers:
-            small[name] = [
-                value[place * (layers - 1) // max(1, depth - 1)] for place in range(min(depth, layers))
-            ]
+        elif isinstance(value, list) and layers > 2 and len(value) == layers:
+            kept = [value[place * (layers - 1) // max(1, depth - 1)] for place in range(min(depth, layers))]
+            small[name] = [fewer(name, item, depth, way) if type(item) is int else item for item in kept]
         elif isinstance(value, list) and value and all(type(item) is int for item in value):
             small[name] = shorter(name, value, way)
         elif type(value) is int:

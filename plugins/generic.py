@@ -106,7 +106,8 @@ class GenericModel(TransformersModel):
             except UnreadableError:  # no size makes its inputs' names say more
                 raise
             except Exception as error:  # constructors raise anything at a config that does not hang together
-                refusal = refusal or error
+                # What the model itself refuses tells more than a config that was shrunk into one it is not.
+                refusal = error if refusal is None or isinstance(error, ExportError) else refusal
                 continue
             seed_weights(model, seed)
             if self.own_code:
