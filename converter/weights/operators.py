@@ -80,11 +80,27 @@ class Slice(Derived):
 
 
 @dataclass(frozen=True)
-class Concat(WeightRecipe):
-    """Tensors of one dtype joined along an axis they may differ in."""
+class _Joined(WeightRecipe):
+    """Several tensors as one, in order along `axis`."""
 
     parts: tuple[WeightRecipe, ...]
     axis: int
+
+    @property
+    def dtype(self) -> DType:
+        return self.parts[0].dtype
+
+    @property
+    def sources(self) -> tuple[WeightRecipe, ...]:
+        return self.parts
+
+    def over(self, *sources: WeightRecipe) -> WeightRecipe:
+        return type(self)(sources, self.axis)
+
+
+@dataclass(frozen=True)
+class Concat(_Joined):
+    """Tensors of one dtype joined along an axis they may differ in."""
 
     def __post_init__(self) -> None:
         axis = self.axis
@@ -98,17 +114,6 @@ class Concat(WeightRecipe):
         first = self.parts[0].shape
         total = sum(part.shape[self.axis] for part in self.parts)
         return (*first[: self.axis], total, *first[self.axis + 1 :])
-
-    @property
-    def dtype(self) -> DType:
-        return self.parts[0].dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return self.parts
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Concat(sources, self.axis)
 
     def fill(self, region: Region, out: Array) -> None:
         low, high = region[self.axis]
@@ -124,11 +129,8 @@ class Concat(WeightRecipe):
 
 
 @dataclass(frozen=True)
-class Stack(WeightRecipe):
+class Stack(_Joined):
     """Tensors of one shape and dtype side by side along a new axis."""
-
-    parts: tuple[WeightRecipe, ...]
-    axis: int
 
     def __post_init__(self) -> None:
         alike = {(part.shape, part.dtype) for part in self.parts}
@@ -139,17 +141,6 @@ class Stack(WeightRecipe):
     def shape(self) -> tuple[int, ...]:
         inner = self.parts[0].shape
         return (*inner[: self.axis], len(self.parts), *inner[self.axis :])
-
-    @property
-    def dtype(self) -> DType:
-        return self.parts[0].dtype
-
-    @property
-    def sources(self) -> tuple[WeightRecipe, ...]:
-        return self.parts
-
-    def over(self, *sources: WeightRecipe) -> WeightRecipe:
-        return Stack(sources, self.axis)
 
     def fill(self, region: Region, out: Array) -> None:
         low, high = region[self.axis]

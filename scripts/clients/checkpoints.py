@@ -12,6 +12,16 @@ from typing import Any
 from trained_tokenizers import SEED, byte_pairs, m2m100_tokenizer, marian_tokenizer, unigrams, word_pieces
 
 SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+# Of Bart's kin: encoders and decoders whose configs name the same sizes.
+SIZES = {
+    "d_model": 36,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 52,
+    "decoder_ffn_dim": 44,
+}
 WHISPER_TOKENS = [
     "<|endoftext|>",
     "<|startoftranscript|>",
@@ -103,13 +113,7 @@ def marian(folder: Path) -> Path:
     ids = {"eos_token_id": end, "pad_token_id": padding, "decoder_start_token_id": padding}
     config = MarianConfig(
         vocab_size=len(tokenizer),
-        d_model=36,
-        encoder_layers=3,
-        decoder_layers=2,
-        encoder_attention_heads=3,
-        decoder_attention_heads=3,
-        encoder_ffn_dim=52,
-        decoder_ffn_dim=44,
+        **SIZES,
         max_position_embeddings=64,
         scale_embedding=True,
         activation_function="swish",
@@ -129,13 +133,7 @@ def m2m100(folder: Path) -> Path:
     tokenizer = m2m100_tokenizer(folder)
     config = M2M100Config(
         vocab_size=tokenizer.vocab_size + len(tokenizer.lang_code_to_id) + tokenizer.num_madeup_words,
-        d_model=36,
-        encoder_layers=3,
-        decoder_layers=2,
-        encoder_attention_heads=3,
-        decoder_attention_heads=3,
-        encoder_ffn_dim=52,
-        decoder_ffn_dim=44,
+        **SIZES,
         max_position_embeddings=64,
         scale_embedding=True,
     )
@@ -168,13 +166,7 @@ def speech(folder: Path) -> Path:
     end = number["<|endoftext|>"]
     config = WhisperConfig(
         vocab_size=601,
-        d_model=36,
-        encoder_layers=3,
-        decoder_layers=2,
-        encoder_attention_heads=3,
-        decoder_attention_heads=3,
-        encoder_ffn_dim=52,
-        decoder_ffn_dim=44,
+        **SIZES,
         num_mel_bins=80,
         max_source_positions=50,
         max_target_positions=64,
