@@ -6,6 +6,7 @@ added raises the second. `python tests/test_public_api.py` writes the list anew.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -23,10 +24,17 @@ LIST = Path(__file__).with_name("public_api.txt")
 # Below `converter`, what docs/plugins.md promises too.
 PROMISED = {
     "converter.recipes": ("Load", "Concat", "Slice", "Transpose", "Cast", "RecipeTensor", "read"),
-    "converter.checkpoint": ("open_checkpoint", "read_header", "read_tensors"),
+    "converter.checkpoint": ("open_checkpoint", "open_for", "read_header", "read_tensors"),
     "converter.seeding": ("seed_weights",),
     "converter.arrays": ("FLOAT16", "FLOAT32"),
+    "converter.errors": ("CheckpointError", "ConfigError", "ExportError", "UsageError"),
+    "converter.registry": ("load_registry",),
+    "converter.sentence_modules": ("SentenceModule", "module_tensors", "read_modules"),
 }
+# Records, and what else a type annotation may name.
+NAMED = {"converter.records": {"Checkpoint", "ModelSource"}, "converter.recipes": {"WeightRecipe"}}
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(ROOT.glob("tests/packages/*/**/*.py"))
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
 
 
@@ -94,6 +102,21 @@ def test_every_hook_and_every_public_name_is_documented() -> None:
 
 def test_every_record_a_hook_takes_is_public() -> None:
     assert {kind.record.__name__ for kind in KINDS} <= set(converter.__all__)
+
+
+def test_the_example_packages_rest_on_nothing_else() -> None:
+    """Strangers copy from them. What runs packages, `converter.runtime`, is documented in docs/runtime.md."""
+    strange = set()
+    for path in EXAMPLES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "converter":
+                module = str(node.module)
+                known = {*PROMISED.get(module, ()), *NAMED.get(module, ())}
+                known |= set(converter.__all__) if module == "converter" else set()
+                names = {alias.name for alias in node.names}
+                if module != "converter.runtime" and not names <= known:
+                    strange.add(f"{path.name}: {module} {', '.join(sorted(names - known))}")
+    assert EXAMPLES and not strange
 
 
 if __name__ == "__main__":
