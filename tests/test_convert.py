@@ -1,10 +1,8 @@
-"""A conversion as a user sees it: the command, the package it leaves, and what it says when it cannot."""
+"""A conversion as a user sees it: the command and the package it leaves."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -202,150 +200,7 @@ def test_layers_that_were_stamped_are_recorded_as_no_note(colqwen2_package: Path
     assert not [note for note in record["notes"] if "every layer was traced" in note]
 
 
-# --- saying no --------------------------------------------------------------------------------------------------------
-
-
-def broken(checkpoint: Path, target: Path, change: Callable[[dict[str, Array]], None]) -> Path:
-    shutil.copytree(checkpoint, target)
-    weights = load_file(target / "model.safetensors")
-    change(weights)
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    return target
-
-
-def test_a_missing_tensor_is_named_and_nothing_is_written(
-    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = "encoder.layer.1.attention.self.query.weight"
-    checkpoint = broken(tiny_checkpoint("bert"), tmp_path / "checkpoint", lambda weights: weights.pop(name))
-    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
-    assert name in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
-
-
-def test_a_tensor_of_the_wrong_shape_is_named(
-    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = "encoder.layer.0.output.dense.weight"
-
-    def cut(weights: dict[str, Array]) -> None:
-        weights[name] = np.ascontiguousarray(weights[name][:, :-1])
-
-    checkpoint = broken(tiny_checkpoint("bert"), tmp_path / "checkpoint", cut)
-    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
-    assert name in capsys.readouterr().err
-
-
-def test_a_truncated_shard_is_refused_before_any_work(
-    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(tiny_checkpoint("bert"), checkpoint)
-    file = checkpoint / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
-    assert "model.safetensors" in capsys.readouterr().err
-
-
-def test_an_existing_package_is_kept_without_overwrite(
-    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "mine.txt").write_text("mine")
-    assert convert_cli("--model", tiny_checkpoint("bert"), "--output", package) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert (package / "mine.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--arch", "colqwen"], "colqwen2"),
-        (["--arch", "bert", "--tiny", "--task", "fill-masks"], "fill-mask"),
-        (["--arch", "colqwen2", "--tiny", "--variants", "texts"], "text"),
-        (["--arch", "bert", "--model", "no/such/folder/here"], "--model"),
-        (["--tiny"], "--arch"),
-        ([], "--arch"),
-    ],
-    ids=[
-        "near-miss arch",
-        "near-miss task",
-        "near-miss variant",
-        "no such folder",
-        "tiny of what",
-        "nothing at all",
-    ],
-)
-def test_a_request_that_cannot_be_met_says_what_to_type_instead(
-    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = convert_cli(*arguments, "--output", tmp_path / "package")
-    assert code in (1, 2)
-    assert expected in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_wrong_graph_exits_3_and_leaves_no_package(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
-    """A pass that breaks the graph, brought by a third party's plugin as an entry point."""
-    site = tmp_path / "site"
-    (site / "breaker-1.0.dist-info").mkdir(parents=True)
-    (site / "breaker-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: breaker\nVersion: 1.0\n"
-    )
-    (site / "breaker-1.0.dist-info/entry_points.txt").write_text("[converter]\nbreaker = breaker\n")
-    (site / "breaker.py").write_text(
-        "from converter import GraphPass, hookimpl\n"
-        "def swap(model):\n"
-        "    node = next(n for n in model.graph if n.op_type == 'Gelu')\n"
-        "    node.op_type = 'Relu'\n"
-        "    node.attributes.clear()\n"
-        "    return True\n"
-        "@hookimpl\n"
-        "def register_passes(register):\n"
-        "    register(GraphPass('swap', swap, order=850))\n"
-    )
-    command = [sys.executable, "-m", "converter", "--model", str(tiny_checkpoint("bert"))]
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    target = tmp_path / "out" / "package"
-    finished = subprocess.run(
-        [*command, "--output", str(target)], env=environment, capture_output=True, text=True
-    )
-    assert finished.returncode == 3, finished.stderr
-    assert "graph/original" in finished.stderr
-    assert not target.exists()
-    kept = subprocess.run(
-        [*command, "--output", str(target), "--keep-failed"], env=environment, capture_output=True, text=True
-    )
-    assert kept.returncode == 3
-    assert f"the failed package was kept as {target}.failed" in kept.stderr
-    assert "nothing was written" not in kept.stderr
-    assert (target.parent / "package.failed/FAILED").exists()
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("delay", [2.0, 6.0])
-def test_a_conversion_that_is_killed_leaves_the_old_package_and_the_next_run_cleans_up(
-    delay: float, tiny_checkpoint: Checkpoints, tmp_path: Path
-) -> None:
-    """`delay` seconds fall into loading and into tracing; the package there was stays whole either way."""
-    package = tmp_path / "package"
-    checkpoint = tiny_checkpoint("bert")
-    assert convert_cli("--model", checkpoint, "--output", package, "--parity", "off", "--quiet") == 0
-    before = {path.name: path.read_bytes() for path in (package / "onnx").iterdir()}
-    command = [sys.executable, "-m", "converter", "--model", str(checkpoint), "--output", str(package)]
-    child = subprocess.Popen([*command, "--overwrite", "--quiet"])
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(delay)
-    child.kill()
-    child.wait()
-    assert {path.name: path.read_bytes() for path in (package / "onnx").iterdir()} == before
-    assert (
-        convert_cli("--model", checkpoint, "--output", package, "--overwrite", "--parity", "off", "--quiet")
-        == 0
-    )
-    left = [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")]
-    assert left == ["package"]
+# --- options ---
 
 
 def test_structural_parity_proves_a_sibling_and_re_reads_the_weights(

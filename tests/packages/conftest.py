@@ -97,10 +97,12 @@ def base(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env
 @pytest.fixture(scope="session")
 def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """`pip install converter[export]`, every package here but the tutorial's, and what their tests need."""
-    torch = importlib.metadata.version("torch").partition("+")[0]  # the pin of the Makefile: a build for CPUs
-    ours = f"{_wheel(wheels, 'converter')}[export,test]"
+    # The pin of the Makefile is a build for CPUs.
+    ran = {name: importlib.metadata.version(name) for name in ("torch", "pytest", "pytest-xdist")}
+    tools = [f"{name}=={version.partition('+')[0]}" for name, version in ran.items()]
+    ours = f"{_wheel(wheels, 'converter')}[export]"
     theirs = [_wheel(wheels, project.name) for project in PROJECTS if project != TUTORIAL]
-    yield from _environment(tmp_path_factory.mktemp("environment"), f"torch=={torch}", ours, *theirs)
+    yield from _environment(tmp_path_factory.mktemp("environment"), *tools, ours, *theirs)
 
 
 @dataclass

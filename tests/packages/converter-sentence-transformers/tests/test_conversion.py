@@ -114,7 +114,7 @@ def test_an_encoder_in_a_folder_of_its_own_is_lifted_to_the_top(tmp_path: Path) 
     (checkpoint / "modules.json").write_text(json.dumps(modules))
 
     expected = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS)
-    report = convert(model=checkpoint, output=tmp_path / "package", parity="full")
+    report = convert(model=checkpoint, output=tmp_path / "package", parity="off")  # the vectors say more
     assert report.architecture == "sentence_transformers"
     assert not [note for note in report.notes if "has no" in note]
     assert not (tmp_path / "package" / "0_Transformer").exists()

@@ -4,116 +4,25 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import constants
 
 from converter.checkpoints import hub
 from converter.checkpoints.companions import choose_files
-from converter.checkpoints.download import download, resolve_model
-from converter.errors import CheckpointError, PackageError, UsageError
-from converter.packages.package import inspect_package, stage_package
+from converter.checkpoints.download import resolve_model
+from converter.errors import CheckpointError, UsageError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-MODEL = {
-    "config.json": b'{"model_type": "bert"}',
-    "tokenizer.json": b"{}",
-    "1_Pooling/config.json": b"{}",
-    "model.safetensors": b"weights",
-    "pytorch_model.bin": b"the same weights again",
-    "tf_model.h5": b"and again",
-    "onnx/model.onnx": b"and again",
-    "onnx/config.json": b"{}",
-}
+if TYPE_CHECKING:
+    from tests.checkpoints.conftest import FakeHub, UseEndpoint
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that the fake hub has
 FETCHED = {"1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"}
 
-
-@dataclass
-class FakeHub:
-    """What the hub answers: a status with its error code, or the files of one model."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    status: int = 200
-    error_code: str = ""
-    served: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[bytes, dict[str, str]]:
-        if path.startswith("/api/models/org/name/tree/"):
-            rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            return json.dumps(rows).encode(), {}
-        if path.startswith("/api/models/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            return json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode(), {}
-        name = path.removeprefix(f"/org/name/resolve/{COMMIT}/")
-        data = self.files[name]
-        return data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
-
-
-@pytest.fixture
-def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    fake = FakeHub(dict(MODEL))
-
-    class Handler(BaseHTTPRequestHandler):
-        def respond(self, body: bool) -> None:
-            data, headers = fake.answer(self.path.partition("?")[0]) if fake.status == 200 else (b"", {})
-            self.send_response(fake.status)
-            if fake.error_code:
-                headers = {"X-Error-Code": fake.error_code}
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if body:
-                fake.served.append(self.path)
-                self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            self.respond(body=True)
-
-        def do_HEAD(self) -> None:
-            self.respond(body=False)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the test output free of requests."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    use_endpoint(monkeypatch, server.server_port)
-    yield fake
-    server.shutdown()
-    server.server_close()
-
-
-def use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    endpoint = f"http://127.0.0.1:{port}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address where nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        use_endpoint(monkeypatch, free.getsockname()[1])
-
-
-def checkpoint(folder: Path, files: dict[str, bytes] = MODEL) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
+Write = Callable[..., Path]
 
 
 def files_of(folder: Path) -> set[str]:
@@ -123,12 +32,12 @@ def files_of(folder: Path) -> set[str]:
 # --- local -----------------------------------------------------------------------------------------------
 
 
-def test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_folder_is_taken_as_it_is(tmp_path: Path, checkpoint: Write) -> None:
     folder = checkpoint(tmp_path / "mini")
     assert resolve_model(str(folder), reference="org/other") == (folder, "mini", None)
 
 
-def test_folder_in_the_hub_cache_knows_its_source(tmp_path: Path) -> None:
+def test_folder_in_the_hub_cache_knows_its_source(tmp_path: Path, checkpoint: Write) -> None:
     folder = checkpoint(tmp_path / "models--org--name" / "snapshots" / COMMIT)
     assert resolve_model(str(folder)) == (folder, "org/name", COMMIT)
 
@@ -141,7 +50,7 @@ def test_path_that_does_not_exist_is_said_at_once(name: str) -> None:
         resolve_model(name)
 
 
-def test_file_as_model_names_its_folder(tmp_path: Path) -> None:
+def test_file_as_model_names_its_folder(tmp_path: Path, checkpoint: Write) -> None:
     checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="is a file") as caught:
         resolve_model(str(tmp_path / "model.safetensors"))
@@ -252,11 +161,11 @@ def test_hub_out_of_reach_names_the_ways_without_it(tmp_path: Path, no_hub: None
 
 
 def test_hub_that_accepts_and_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_endpoint: UseEndpoint
 ) -> None:
     monkeypatch.setattr(hub, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        use_endpoint(monkeypatch, silent.getsockname()[1])
+        use_endpoint(silent.getsockname()[1])
         with pytest.raises(CheckpointError, match="cannot be reached"):
             resolve_model("org/name", cache_dir=tmp_path)
 
@@ -304,82 +213,3 @@ def test_download_that_breaks_off_says_to_run_again(
 )
 def test_weights_are_chosen_once(weights: list[str], chosen: list[str]) -> None:
     assert choose_files(weights) == chosen
-
-
-# --- the local copy --------------------------------------------------------------------------------------
-
-
-def test_local_copy_has_no_links_and_knows_its_source(tmp_path: Path, fake_hub: FakeHub) -> None:
-    output = download("org/name", tmp_path / "copy", cache_dir=tmp_path / "cache")
-    assert files_of(output) == FETCHED | {"converter.json"}
-    assert not any(path.is_symlink() for path in output.rglob("*"))
-    assert resolve_model(str(output)) == (output, "org/name", COMMIT)
-
-
-def test_local_copy_of_a_folder_takes_the_same_files(tmp_path: Path) -> None:
-    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
-    assert files_of(output) == FETCHED | {"converter.json"}
-
-
-def test_local_copy_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
-    source = str(checkpoint(tmp_path / "mini"))
-    download(source, tmp_path / "copy")
-    with pytest.raises(UsageError, match="--overwrite"):
-        download(source, tmp_path / "copy")
-    download(source, tmp_path / "copy", overwrite=True)
-
-
-def test_refused_output_is_said_before_anything_is_fetched(tmp_path: Path, fake_hub: FakeHub) -> None:
-    (tmp_path / "copy").write_text("a file")
-    with pytest.raises(UsageError, match="is a file"):
-        download("org/name", tmp_path / "copy", cache_dir=tmp_path / "cache")
-    assert fake_hub.served == []
-
-
-def test_conversion_never_overwrites_a_local_copy(tmp_path: Path) -> None:
-    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
-    with pytest.raises(UsageError, match="does not replace"), stage_package(output, overwrite=True):
-        pytest.fail("work began")
-
-
-def test_local_copy_is_no_package(tmp_path: Path) -> None:
-    output = download(str(checkpoint(tmp_path / "mini")), tmp_path / "copy")
-    with pytest.raises(PackageError, match="is a checkpoint, not a package"):
-        inspect_package(output)
-
-
-def test_link_that_leaves_the_checkpoint_is_refused(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "mini")
-    (tmp_path / "secret").write_text("secret")
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(CheckpointError, match="link"):
-        download(str(folder), tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
-
-
-def test_pickled_checkpoint_becomes_safetensors(tmp_path: Path) -> None:
-    import torch
-    from safetensors import safe_open
-
-    folder = checkpoint(tmp_path / "mini", {"config.json": b"{}"})
-    torch.save({"w": torch.arange(6.0).reshape(2, 3)}, folder / "pytorch_model.bin")
-    output = download(str(folder), tmp_path / "copy")
-    assert files_of(output) == {"config.json", "converter.json", "model.safetensors"}
-    with safe_open(output / "model.safetensors", "pt") as tensors:
-        assert tensors.get_tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
-
-
-def test_pickle_that_runs_code_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    import torch
-
-    class Attack:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (tmp_path / "attacked",)  # type: ignore[return-value]
-
-    folder = checkpoint(tmp_path / "mini", {"config.json": b"{}"})
-    torch.save({"w": Attack()}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError):
-        download(str(folder), tmp_path / "copy")
-    assert not (tmp_path / "attacked").exists()
-    assert not (tmp_path / "copy").exists()
