@@ -3,7 +3,8 @@
     python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16] [--tokenizer]
 
 Sizes are those of the published models. The tensors are made one at a time and written as shards. `--tokenizer` adds
-one of 3000 byte pairs, trained on the sentences that come with the converter: precisions are judged on text.
+one of 3000 byte pairs, trained on the sentences that come with the converter, and ColQwen2's image processor:
+precisions are judged on text and on pages.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     config.save_pretrained(folder)
 
 
-def write_tokenizer(folder: Path) -> None:
+def train_tokenizer(special: Sequence[str], **named: Any) -> Any:
+    """Byte pairs of the sentences that come with the converter; special tokens have the first ids."""
     from importlib.resources import files
 
     from tokenizers import ByteLevelBPETokenizer
@@ -165,10 +167,35 @@ def write_tokenizer(folder: Path) -> None:
 
     sentences = (files("converter.precision") / "corpus.txt").read_text(encoding="utf-8").splitlines()
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(sentences, vocab_size=3000, special_tokens=["<end>"], show_progress=False)
-    PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<end>", pad_token="<end>").save_pretrained(
-        folder
+    trained.train_from_iterator(sentences, vocab_size=3000, special_tokens=list(special), show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=trained, **named)
+
+
+def write_tokenizer(folder: Path) -> None:
+    train_tokenizer(["<end>"], eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+
+
+def write_processor(folder: Path, config: Any) -> None:
+    """Qwen2-VL's image processor and a small tokenizer, whose ids `config` gets."""
+    from transformers import ColQwen2Processor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    entries = {
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+    }
+    tokenizer = train_tokenizer(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *entries.values()],
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<|image_pad|>"},
     )
+    for name, token in entries.items():
+        setattr(config.vlm_config, name, tokenizer.convert_tokens_to_ids(token))
+    ColQwen2Processor(Qwen2VLImageProcessorPil(), tokenizer).save_pretrained(folder)
 
 
 def main() -> None:
@@ -184,7 +211,11 @@ def main() -> None:
     with weightless(), no_init_weights():
         model = MODELS[arguments.model](arguments.layers)
     write(model, arguments.folder, DTYPES[arguments.dtype])
-    if arguments.tokenizer:
+    if arguments.tokenizer and arguments.model == "colqwen2":
+        config: Any = model.config
+        write_processor(arguments.folder, config)
+        config.save_pretrained(arguments.folder)
+    elif arguments.tokenizer:
         write_tokenizer(arguments.folder)
     tied = getattr(model, "all_tied_weights_keys", {})
     count = sum(parameter.numel() for name, parameter in model.named_parameters() if name not in tied)
