@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
-    from converter.precision.quantize import plans_of
+    from converter.precision.quantize import all_plans
     from converter.precision.settings import Settings
 
     settings = Settings.of(**request.quantization)
-    for precision in choose_precisions(request.precisions, registry.precisions):
-        plans_of(precision, settings)
+    all_plans(choose_precisions(request.precisions, registry.precisions), settings)
     settings.samples()
 
 

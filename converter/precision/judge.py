@@ -15,14 +15,19 @@ from typing import Any
 from converter.errors import ConverterError, UsageError
 from converter.precision.budget import Budget, Quality
 from converter.precision.kinds import Chosen, Preprocess, choose_task
+from converter.precision.latency import Stopwatch
 from converter.precision.samples import Given
-from converter.precision.sessions import Sessions, main_bytes
-from converter.precision.sliced import LARGE, open_sessions
+from converter.precision.sessions import Feeds, Sessions, main_bytes
+from converter.precision.sliced import LARGE, SlicedSessions
 from converter.precision.statistics import Statistics
 from converter.precision.tasks import Task
 
 # Of the choosing samples, how many of them compare plans by a glance.
 _QUICK = 6
+
+
+class _UnmeasuredError(UsageError):
+    """A bound on something that is not measured on this kind of model."""
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Judge:
     about: str
     large: bool = False
     _references: dict[str, Any] = field(default_factory=dict)
+    _ran: Feeds = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -50,8 +56,13 @@ class Judge:
         evaluation: Given | None = None,
         count: int | None = None,
         preprocess: Preprocess | None = None,
+        keep: Budget | None = None,
     ) -> Judge:
-        """The judge of a package. Raises UsageError where there is nothing to judge it by."""
+        """The judge of a package, its fp32 run on the evaluation inputs.
+
+        Raises UsageError where there is nothing to judge it by, and before anything is run for a bound in `keep` on
+        what is not measured on this kind of model.
+        """
         try:
             chosen: Chosen = choose_task(folder, record, stems, calibration, evaluation, count, preprocess)
             judge = Judge(
@@ -62,7 +73,10 @@ class Judge:
                 chosen.about,
                 main_bytes(folder, stems) >= LARGE,
             )
+            judge._require(keep or {})
             judge._reference("evaluation", judge.evaluation)
+        except _UnmeasuredError:
+            raise
         except ConverterError as error:
             raise UsageError(
                 f"no quality can be measured on this package: {error.message}",
@@ -84,23 +98,32 @@ class Judge:
 
     def observe(self, statistics: Statistics) -> None:
         """Run fp32 on the calibration inputs and let `statistics` see what enters its matrices."""
-        self.task.run(self._sessions(statistics=statistics), self.calibration)
+        found = self.task.run(self._sessions(statistics=statistics), self.calibration)
+        self._references.setdefault("calibration", found)
+
+    def stopwatch(self) -> Stopwatch:
+        """What measures the speed of graphs on the evaluation inputs."""
+        if self.large:
+            return Stopwatch.of_large(self.folder, self._ran)
+        return Stopwatch.of(self.folder, self.task, self.evaluation)
 
     def budget(self, wanted: Budget) -> dict[str, float]:
         """Of a budget's bounds, those on what is measured here."""
         return {name: bound for name, bound in wanted.items() if name in self.task.measures}
 
-    def require(self, asked: Budget) -> None:
-        """Raise UsageError for a bound on something that is not measured on this kind of model."""
+    def _require(self, asked: Budget) -> None:
         absent = [name for name in asked if name not in self.task.measures]
         if absent:
-            raise UsageError(
+            raise _UnmeasuredError(
                 f"--keep {', '.join(absent)}: not measured on this kind of model",
                 remedy=f"choose from {', '.join(self.task.measures)}",
             )
 
-    def _sessions(self, suffix: str = "", statistics: Statistics | None = None) -> Sessions:
-        return open_sessions(self.folder, suffix, large=self.large, statistics=statistics)
+    def _sessions(
+        self, suffix: str = "", statistics: Statistics | None = None, record: Feeds | None = None
+    ) -> Sessions:
+        kind = SlicedSessions if self.large else Sessions
+        return kind(self.folder, suffix, statistics=statistics, record=record)
 
     def _judged(self, half: str, samples: Sequence[Any], suffix: str) -> Quality:
         reference = self._reference(half, samples)
@@ -109,5 +132,6 @@ class Judge:
 
     def _reference(self, half: str, samples: Sequence[Any]) -> Any:
         if half not in self._references:
-            self._references[half] = self.task.run(self._sessions(), samples)
+            record = self._ran if self.large and half == "evaluation" else None
+            self._references[half] = self.task.run(self._sessions(record=record), samples)
         return self._references[half]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from converter.precision.sessions import Feeds, Sessions
-from converter.precision.sliced import open_sessions
+from converter.precision.sliced import SlicedSessions
 from converter.precision.tasks import Task
 
 _ROUNDS = 5
 # A round takes at least so many seconds of fp32, or it would be the clock that is measured.
 _ROUND = 0.01
-_MANY = 16
+_MANY, _FEW = 16, 6
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,44 @@ class Latency:
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """Measures precisions in `folder` on `feeds`, each a task's run; fp32 takes its turns in the same rounds.
+    """Measures precisions in `folder` on `feeds`: one sample's and several samples'; fp32 takes its turns in between.
 
-    No session outlives a measurement. Of `large` graphs there is never more than a slice of one.
+    No session outlives a measurement. Of `large` graphs there is never more than a slice of one open, and what `one`
+    stands for is one run of each graph.
     """
 
     folder: Path
-    feeds: tuple[Feeds, ...]
+    feeds: tuple[Feeds, Feeds]
     large: bool = False
 
     @staticmethod
-    def of(folder: Path, task: Task, samples: Sequence[Any], large: bool) -> Stopwatch:
+    def of(folder: Path, task: Task, samples: Sequence[Any]) -> Stopwatch:
         """A stopwatch for what a task makes of one sample, and of several."""
         feeds: tuple[Feeds, Feeds] = ([], [])
-        for count, record in zip((1, _MANY // 2 if large else _MANY), feeds, strict=True):
-            task.run(open_sessions(folder, large=large, record=record), samples[:count])
-        return Stopwatch(folder, feeds, large)
+        for count, record in zip((1, _MANY), feeds, strict=True):
+            task.run(Sessions(folder, record=record), samples[:count])
+        return Stopwatch(folder, feeds)
+
+    @staticmethod
+    def of_large(folder: Path, ran: Feeds) -> Stopwatch:
+        """A stopwatch for large graphs, from a run that was made in any case: a run takes minutes."""
+        runs = {
+            stem: [feed for name, feed in ran if name == stem] for stem in dict.fromkeys(n for n, _ in ran)
+        }
+        one, many = (
+            [(stem, feed) for stem, fed in runs.items() for feed in fed[:count]] for count in (1, _FEW)
+        )
+        return Stopwatch(folder, (one, many), large=True)
 
     def measure(self, suffix: str) -> Latency:
-        """Medians of ratios over rounds."""
-        return Latency(*(self._apart(suffix) if self.large else self._together(suffix)))
+        """Medians of ratios over rounds; of large graphs the ratio of one turn each."""
+        if not self.large:
+            return Latency(*self._together(suffix))
+        fp32, other = (
+            SlicedSessions(self.folder, name, spinning=True).each(self.feeds[1]) for name in ("", suffix)
+        )
+        first = {stem: index for index, (stem, _) in reversed(list(enumerate(self.feeds[1])))}.values()
+        return Latency(sum(fp32[i] for i in first) / sum(other[i] for i in first), sum(fp32) / sum(other))
 
     def _together(self, suffix: str) -> list[float]:
         fp32, other = (Sessions(self.folder, name, spinning=True) for name in ("", suffix))
@@ -70,18 +88,3 @@ class Stopwatch:
                 ratios.append(first / sum(other.seconds(feeds) for _ in range(calls)))
             found.append(statistics.median(ratios))
         return found
-
-    def _apart(self, suffix: str) -> list[float]:
-        """Two turns each, one after the other; a large model's run is long enough to be timed once."""
-        turns = [
-            [
-                open_sessions(self.folder, name, large=True, spinning=True).seconds(feeds)
-                for feeds in self.feeds
-            ]
-            for _ in range(2)
-            for name in ("", suffix)
-        ]
-        fp32, other = turns[::2], turns[1::2]
-        return [
-            sum(a) / sum(b) for a, b in zip(zip(*fp32, strict=True), zip(*other, strict=True), strict=True)
-        ]

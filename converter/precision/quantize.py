@@ -58,6 +58,7 @@ def quantize_package(
     """
     settings, registry = settings or Settings.of(**options), load_registry()
     chosen, given = choose_precisions(precisions, registry.precisions), settings.samples()
+    all_plans(chosen, settings)  # what cannot be made is refused before anything is read or copied
     with _as_folder(package, output) as source:
         info = inspect_package(source)
         info.require_intact()
@@ -117,7 +118,7 @@ class _Work:
 
     def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
         """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
-        plans = [plan for precision in precisions for plan in plans_of(precision, self.settings)]
+        plans = all_plans(precisions, self.settings)
         calibrated = any(isinstance(plan, Plan) and plan.calibrates for plan in plans)
         if not self.settings.unjudged or calibrated:
             with self.progress.stage("run fp32 on the evaluation inputs"):
@@ -144,9 +145,9 @@ class _Work:
             evaluation=second,
             count=self.settings.num_samples,
             preprocess=self.settings.preprocess,
+            keep=self.settings.bounds,
         )
-        self.judge.require(self.settings.bounds)
-        self.watch = Stopwatch.of(self.bench.folder, self.judge.task, self.judge.evaluation, self.judge.large)
+        self.watch = self.judge.stopwatch()
 
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = plans_of(precision, self.settings)
@@ -243,6 +244,13 @@ class _Work:
         assert self.judge is not None
         source = self.settings.calibration or "what comes along"
         return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
+
+
+def all_plans(precisions: Sequence[Precision], settings: Settings) -> list[Any]:
+    """`plans_of` all of them. Raises UsageError also for an option that none of their formats heeds."""
+    plans = [plan for precision in precisions for plan in plans_of(precision, settings)]
+    settings.tuning.require_used(plans)
+    return plans
 
 
 def plans_of(precision: Precision, settings: Settings) -> list[Any]:

@@ -56,6 +56,11 @@ class Settings:
             raise UsageError(f"{self.minutes} minutes measure nothing", remedy="give more than 0")
         if self.unjudged and self.keep:
             raise UsageError("--keep and --unjudged contradict each other", remedy="leave one of them out")
+        if self.recipe is not None and self.tuning != Tuning():
+            raise UsageError(
+                "a recipe is applied as it is, and options of formats would change nothing",
+                remedy="leave --recipe out, or the other options",
+            )
         parse_keep(self.keep)
 
     @staticmethod

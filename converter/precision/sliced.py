@@ -23,27 +23,12 @@ from converter.packages.graph_info import tensor_bytes
 from converter.packages.skim import Span, skim
 from converter.precision.sessions import ONNX, Described, Feeds, Sessions
 from converter.precision.slices import SLICE, Slice, cut
-from converter.precision.statistics import Statistics
 from converter.runtime.session import Array, session_options
 
 # Bytes of fp32 graphs from which on they are run in slices.
 LARGE = 512 * 2**20
 # Bytes of an fp32 matrix from which on it stays where it lies: a packed copy is memory, and computes the same.
 _UNPACKED = 256 * 2**20
-
-
-def open_sessions(
-    folder: Path,
-    suffix: str = "",
-    *,
-    large: bool,
-    statistics: Statistics | None = None,
-    record: Feeds | None = None,
-    spinning: bool = False,
-) -> Sessions:
-    """Sessions of whole graphs or, of `large` ones, of slices."""
-    kind = SlicedSessions if large else Sessions
-    return kind(folder, suffix, statistics=statistics, record=record, spinning=spinning)
 
 
 @dataclass(frozen=True)
@@ -75,13 +60,18 @@ class SlicedSessions(Sessions):
         return self._run(stem, stores, outputs)
 
     def seconds(self, feeds: Feeds) -> float:
-        """What the slices took together; each is warmed up with the first feed."""
-        spent: list[float] = []
+        return sum(self.each(feeds))
+
+    def each(self, feeds: Feeds) -> list[float]:
+        """What each feed took in all slices together, graph after graph; slices are warmed up with the first."""
+        found: list[float] = []
         for stem in dict.fromkeys(stem for stem, _ in feeds):
             stores = [self.typed(stem, feed) for name, feed in feeds if name == stem]
+            spent = [0.0] * len(stores)
             for _ in self._run(stem, stores, (), spent):
                 pass
-        return sum(spent)
+            found += spent
+        return found
 
     def _run(
         self,
@@ -107,7 +97,7 @@ class SlicedSessions(Sessions):
                 start = time.perf_counter()
                 found = dict(zip(part.outputs, self.compute(stem, session, part.outputs, given), strict=True))
                 if spent is not None:
-                    spent.append(time.perf_counter() - start)
+                    spent[index] += time.perf_counter() - start
                 self.observe(stem, {name: value for name, value in found.items() if name in seen})
                 store.update(found)
                 for name in part.drop:

@@ -62,6 +62,28 @@ class Tuning:
             )
         return left
 
+    def require_used(self, plans: Sequence[Any]) -> None:
+        """Raise UsageError for a choice that none of the plans has a format for: it would be passed over unseen."""
+        built = [plan for plan in plans if isinstance(plan, Plan)]
+        forms = [form for plan in built for form in (plan.matrices, *plan.exceptions.values())]
+        columns = [form for form in forms if isinstance(form, Columns)]
+        blocks = [form for form in forms if isinstance(form, Blocks)]
+        floats = [form for form in forms if isinstance(form, NormalFloat)]
+        calibrated = [form for form in columns if form.activations == "static"]
+        takers: dict[str, Sequence[Matrix]] = {
+            **dict.fromkeys(("per_channel", "reduce_range", "weight_type"), columns),
+            **{"static": calibrated, "symmetric": [*blocks, *calibrated]},
+            **{"block_size": [*blocks, *floats], "accuracy_level": blocks},
+        }
+        for name, takers_of in takers.items():
+            if getattr(self, name) is not None and not takers_of:
+                tried = ", ".join(dict.fromkeys(plan.label for plan in built)) or "formats of a plugin"
+                raise UsageError(
+                    f"--{name.replace('_', '-')} says nothing about what would be made: {tried}",
+                    remedy="leave it out, or choose another precision or --target; "
+                    "--unjudged takes one format of each precision, --recipe is applied as it is",
+                )
+
     def _plan(self, plan: Plan, target: str) -> Plan | None:
         forms = {form: self._matrix(form, target) for form in (plan.matrices, *plan.exceptions.values())}
         if any(new is None for form, new in forms.items() if form is not None):

@@ -28,6 +28,7 @@ class Candidate:
     """The files of a plan on the workbench: bytes and hashes by name."""
 
     suffix: str
+    plan: Any = None
     files: Mapping[str, int] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,6 +80,8 @@ class Workbench:
 
     def write(self, candidate: Candidate, plan: Any) -> None:
         """The graphs of a plan in the candidate's place, weights streamed, laid out as those of fp32 are."""
+        if candidate.files and candidate.plan == plan:
+            return  # the last one tried is often the one that is taken, and a large model takes minutes to write
         self.remove(candidate)
         apart = not (self.onnx / "model.onnx_data").exists()
         suffix = candidate.suffix
@@ -93,7 +96,7 @@ class Workbench:
             graphs, {}, self.onnx, external_data="auto", data_file=f"model{suffix}.onnx_data", apart=apart
         )
         written = write_graphs(pending, SILENT.stage)
-        candidate.hashes = written.hashes
+        candidate.plan, candidate.hashes = plan, written.hashes
         candidate.files = {name: (self.onnx / name).stat().st_size for name in written.hashes}
 
     def is_traced(self, plan: Any) -> bool:

@@ -21,6 +21,9 @@ class Slow:
     def __init__(self, folder: Path, suffix: str = "", **how: Any) -> None:
         self.suffix = suffix
 
+    def each(self, feeds: Feeds) -> list[float]:
+        return [self.seconds([feed]) for feed in feeds]
+
     def seconds(self, feeds: Feeds) -> float:
         if self.suffix not in Slow.alive:
             Slow.alive.append(self.suffix)
@@ -38,7 +41,7 @@ def test_speed_is_a_ratio_and_large_models_are_open_one_at_a_time(
 ) -> None:
     Slow.alive, Slow.most = [], 0
     monkeypatch.setattr(latency, "Sessions", Slow)
-    monkeypatch.setattr(latency, "open_sessions", Slow)
+    monkeypatch.setattr(latency, "SlicedSessions", Slow)
     found = Stopwatch(tmp_path, ([("model", {})], [("model", {})] * 4), large).measure("_quantized")
     assert (found.one, found.many) == (pytest.approx(3), pytest.approx(3))
     assert Slow.most == most

@@ -141,6 +141,16 @@ def test_from_python_options_go_by_the_names_of_the_command_line(tmp_path: Path)
         (["--precisions", "int8", "--target", "webgpu"], "webgpu has no kernels for int8"),
         (["--precisions", "q4", "--target", "tensorrt"], "tensorrt has no kernels for q4"),
         (["--precisions", "int8", "--static", "median"], "'median' is not one of"),
+        (["--precisions", "q4", "--per-channel"], "--per-channel says nothing about what would be made"),
+        (["--precisions", "q8", "--unjudged", "--static", "minmax"], "--static says nothing"),
+        (
+            ["--precisions", "q8", "--target", "webgpu", "--weight-type", "QInt8"],
+            "--weight-type says nothing",
+        ),
+        (
+            ["--precisions", "q8", "--recipe", "any.json", "--block-size", "64"],
+            "a recipe is applied as it is",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
