@@ -75,7 +75,6 @@ CHOSEN = {
     ("mixtral", "text-generation-with-past"),
     ("dinov2", "image-feature-extraction"),
     ("detr", "object-detection"),
-    ("rt_detr", "object-detection", {}, "queries picked by score among anchors of any image size"),
     ("depth_anything", "depth-estimation"),
     ("clip", "zero-shot-image-classification"),
     ("t5", "text2text-generation-with-past"),
