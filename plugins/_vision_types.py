@@ -20,6 +20,10 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEPTH: ("AutoModelForDepthEstimation", ("predicted_depth",)),
 }
 ENCODER = (FEATURES, CLASSES)
+# Queries, each with a class and a mask.
+QUERIES = {
+    SEGMENTS: ("AutoModelForUniversalSegmentation", ("class_queries_logits", "masks_queries_logits")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Kind:
     unit     pixels that height and width have to be multiples of
     masked   whether it takes a mask of which pixels are image
     whole    whether `tiny` is all of its config
+    heads    task -> class and fields, where they are not the usual ones
     freezes  the module of transformers that turns sizes into plain numbers by int() or len(), which would fix them
     """
 
@@ -46,11 +51,16 @@ class Kind:
     masked: bool = False
     whole: bool = False
     freezes: str = ""
+    heads: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def small(self) -> dict[str, Any]:
         """Its whole tiny config."""
         return dict(self.tiny) if self.whole else {**TINY, **self.tiny}
+
+    def head(self, task: str) -> tuple[str, tuple[str, ...]]:
+        """The class of a task and the fields it gives."""
+        return self.heads.get(task) or TASKS[task]
 
 
 # Odd sizes; a grid of 6 x 6 patches. What follows from the depth is left for the config to work out.
@@ -148,6 +158,23 @@ HGNET = {
 }
 D_FINE = {**RT_DETR, "backbone_config": HGNET, "encoder_in_channels": [20, 24, 28], "max_num_bins": 8}
 D_FINE |= {"decoder_n_points": [3, 4, 2], "head_dim": 8}
+STAGED = {"backbone_config": RESNET, "num_labels": 5}
+MASKS = {**STAGED, "feature_size": 32, "mask_feature_size": 32}
+MASKFORMER = {
+    **MASKS,
+    "fpn_feature_size": 32,
+    "decoder_config": {**DETR, "model_type": "detr", "d_model": 32},
+}
+MASK2FORMER = {
+    **MASKS,
+    "hidden_dim": 32,
+    "encoder_feedforward_dim": 52,
+    "encoder_layers": 2,
+    "decoder_layers": 4,
+    "num_attention_heads": 4,
+    "dim_feedforward": 44,
+    "num_queries": 7,
+}
 NECK = {"neck_hidden_sizes": [8, 12, 16, 20], "fusion_hidden_size": 12}
 DPT = {**NECK, "num_hidden_layers": 4, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
 DEPTH_ANYTHING = {
@@ -217,6 +244,8 @@ FAMILY: dict[str, Kind] = {
         pooled=True,
     ),
     "ijepa": Kind(options=STRETCH),
+    "mask2former": Kind(MASK2FORMER, tasks=(SEGMENTS,), unit=32, whole=True, heads=QUERIES),
+    "maskformer": Kind(MASKFORMER, tasks=(SEGMENTS,), unit=32, whole=True, heads=QUERIES),
     "mlcd_vision_model": Kind(pooled=True, tasks=(FEATURES,)),
     "pixio": Kind(pooled=True, tasks=(FEATURES,)),
     "poolformer": Kind(CONV),
@@ -229,6 +258,8 @@ FAMILY: dict[str, Kind] = {
     "swin": Kind(SWIN, dynamic=False, pooled=True),
     "swinv2": Kind({**SWIN, "pretrained_window_sizes": [0, 0, 0]}, dynamic=False, pooled=True),
     "table-transformer": Kind(DETR, tasks=(OBJECTS,), masked=True, whole=True),
+    # Its pools have sizes of their own, whatever the image's.
+    "upernet": Kind({**STAGED, "hidden_size": 12}, tasks=(PIXELS,), dynamic=False, whole=True),
     "vit": Kind(options=STRETCH),
     "vit_msn": Kind(options=STRETCH),
     "yolos": Kind(

@@ -19,7 +19,8 @@ from converter import (
     Variant,
     hookimpl,
 )
-from converter.plugins._vision_types import FAMILY, FEATURES, TASKS, Kind
+from converter.plugins._layouts import processor_sizes
+from converter.plugins._vision_types import FAMILY, FEATURES, Kind
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,20 @@ SIDE = 40
 
 
 def image_size(config: Any) -> tuple[int, int]:
-    size = getattr(config, "image_size", SIDE)
+    """Height and width that the config names; without one, what its processor makes, or its backbone's."""
+    size = getattr(config, "image_size", None)
+    if not size and hasattr(config, "backbone_config"):
+        size = next(iter(processor_sizes(config)), None) or getattr(
+            config.backbone_config, "image_size", None
+        )
+    size = size or SIDE
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _varies(kind: Kind, config: Any) -> bool:
+    """Whether the image's size may vary. Where a backbone has windows, or a table of positions, it may not."""
+    backbone = FAMILY.get(getattr(getattr(config, "backbone_config", None), "model_type", ""))
+    return kind.dynamic and (backbone is None or backbone.dynamic)
 
 
 def _inputs(config: Any, kind: Kind, size: Size) -> DummyInputs:
@@ -40,9 +53,10 @@ def _inputs(config: Any, kind: Kind, size: Size) -> DummyInputs:
     generator = torch.Generator().manual_seed(size.seed)
     batch, channels = size["batch_size"], getattr(config, "num_channels", 3)
     height, width = image_size(config)
-    if kind.dynamic:
+    varies = _varies(kind, config)
+    if varies:
         height, width = size["height"] * kind.unit, size["width"] * kind.unit
-    axes = {"pixel_values": {0: "batch_size", **({2: "height", 3: "width"} if kind.dynamic else {})}}
+    axes = {"pixel_values": {0: "batch_size", **({2: "height", 3: "width"} if varies else {})}}
     tensors = {"pixel_values": torch.randn(batch, channels, height, width, generator=generator)}
     if kind.masked:
         tensors["pixel_mask"] = _mask(batch, size)
@@ -77,7 +91,7 @@ def _reference(
 
 def _axes(kind: Kind, config: Any) -> Sequence[Axis]:
     axes = [Axis("batch_size", 2, high=4)]
-    if kind.dynamic:
+    if _varies(kind, config):
         step = -(-image_size(config)[0] // kind.unit)
         axes += [Axis("height", 2 * step, low=step, high=4 * step)]
         axes += [Axis("width", 3 * step, low=step, high=4 * step)]
@@ -88,7 +102,7 @@ def _axes(kind: Kind, config: Any) -> Sequence[Axis]:
 
 
 def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
-    fields = TASKS[task][1]
+    fields = kind.head(task)[1]
     if kind.pooled and task == FEATURES:
         fields += ("pooler_output",)
     return (
@@ -146,7 +160,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 summary="image encoder and its heads",
                 reference_checkpoint="",
                 source=TransformersModel(
-                    classes={task: TASKS[task][0] for task in kind.tasks},
+                    classes={task: kind.head(task)[0] for task in kind.tasks},
                     tiny=kind.small,
                     model_type=model_type,
                 ),
