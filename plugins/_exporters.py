@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 
@@ -17,7 +20,44 @@ def exporter_patches() -> Iterator[None]:
         for backend in ("dynamo", "onnx"):
             stack.enter_context(apply_patches(backend))
         stack.enter_context(one_key_for_all_heads())
+        stack.enter_context(sizes_stay_sizes(*_modeling()))
         yield
+
+
+def _modeling() -> list[str]:
+    """The modules of transformers' models that are imported."""
+    return [name for name in sys.modules if re.fullmatch(r"transformers\.models\..*\.modeling_\w+", name)]
+
+
+@contextmanager
+def sizes_stay_sizes(*modules: str, shadow_int: bool = False) -> Iterator[None]:
+    """len(tensor) and torch_int(size) give the number at hand, which tracing takes for the only one; here, the size.
+
+    So does int() where `shadow_int` asks for it, which a module that asks whether something is an `int` cannot bear.
+    Checks of values, which have no place in a graph, are left out. Undone on leaving.
+    """
+    import torch
+
+    def whole(value: Any) -> Any:
+        return value if isinstance(value, torch.SymInt) else int(value)
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, torch.Tensor) else len(value)
+
+    here: dict[str, Any] = {"len": length, "torch_int": whole, "torch_compilable_check": lambda *given: None}
+    here |= {"int": whole} if shadow_int else {}
+    # The builtins are shadowed for the functions of a module by names in it.
+    spaces = [vars(import_module(name)) for name in modules]
+    before = [{name: space[name] for name in here if name in space} for space in spaces]
+    for space in spaces:
+        space.update(here)
+    try:
+        yield
+    finally:
+        for space, kept in zip(spaces, before, strict=True):
+            for name in here:
+                del space[name]
+            space.update(kept)
 
 
 @contextmanager

@@ -113,6 +113,7 @@ def smaller(entries: Mapping[str, Any], *, depth: int = 2) -> Iterator[dict[str,
 def shrunk(entries: Mapping[str, Any], way: Way = WAYS[0], *, depth: int = 2) -> dict[str, Any]:
     """The same kind of model, small."""
     layers = next((v for k, v in entries.items() if type(v) is int and re.fullmatch(DEPTHS, k)), 0)
+    layers = 0 if "depths" in entries else layers  # stages stay as many as they are
     taps = entries.get("out_indices") if layers else None
     if isinstance(taps, list | tuple):  # one layer for each of those whose output is asked for
         depth = max(depth, len(taps))
@@ -127,7 +128,9 @@ def shrunk(entries: Mapping[str, Any], way: Way = WAYS[0], *, depth: int = 2) ->
         elif layers and name in ("stage_names", "out_features"):  # these follow from `out_indices`
             continue
         elif layers and name == "out_indices":
-            small[name] = [round(index * depth / layers) for index in value]
+            spread = [round(index * depth / layers) for index in value]
+            distinct = len(set(spread)) == len(spread)
+            small[name] = spread if distinct else list(range(depth - len(value) + 1, depth + 1))
         elif PER_LAYER.fullmatch(name) and not way.alike:
             continue
         elif isinstance(value, list) and layers > 2 and len(value) == layers:

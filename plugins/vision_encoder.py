@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converter import (
@@ -19,6 +18,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.plugins._exporters import sizes_stay_sizes
 from converter.plugins._layouts import processor_sizes
 from converter.plugins._vision_types import FAMILY, FEATURES, Kind
 
@@ -117,30 +117,11 @@ def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
     )
 
 
-@contextmanager
-def _sizes_stay_sizes(model: str) -> Iterator[None]:
-    """int(size) and len(tensor) give the number at hand, which tracing then takes for the only one; here, the size."""
-    import torch
+def _sizes_stay_sizes(model: str) -> AbstractContextManager[None]:
     import transformers
 
-    def whole(value: Any) -> Any:
-        return value if isinstance(value, torch.SymInt) else int(value)
-
-    def length(value: Any) -> Any:
-        return value.shape[0] if isinstance(value, torch.Tensor) else len(value)
-
-    module: Any = import_module(f"{transformers.__name__}.models.{model}.modeling_{model}")
-    # The builtins are shadowed for the functions of this module. Checks of values have no place in a graph.
-    here: dict[str, Any] = {"int": whole, "len": length, "torch_int": whole}
-    here["torch_compilable_check"] = lambda *given: None
-    before = dict(vars(module))
-    vars(module).update(here)
-    try:
-        yield
-    finally:
-        for name in here:
-            del vars(module)[name]
-        vars(module).update(before)
+    module = f"{transformers.__name__}.models.{model}.modeling_{model}"
+    return sizes_stay_sizes(module, shadow_int=True)
 
 
 def _summary(kind: Kind) -> str:

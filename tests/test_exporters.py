@@ -1,4 +1,4 @@
-"""Operators that torch lowers to nothing ONNX has, lowered by the plugins."""
+"""Operators that torch lowers to nothing ONNX has, lowered by the plugins; sizes that code makes plain numbers of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from converter.plugins._exporters import erfinv_in_onnx
+from converter.plugins._exporters import erfinv_in_onnx, sizes_stay_sizes
 
 
 class Quantiles(nn.Module):
@@ -27,3 +27,16 @@ def test_the_inverse_of_the_error_function_is_right_to_single_precision() -> Non
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: points.numpy()})
     np.testing.assert_allclose(found, torch.erfinv(points.double()).numpy(), rtol=1e-6, atol=1e-6)
+
+
+class Rows(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_ones(len(x), 3)
+
+
+def test_the_length_of_a_tensor_stays_a_size_while_tracing() -> None:
+    batch = {"x": {0: torch.export.Dim.DYNAMIC}}
+    with sizes_stay_sizes(__name__):
+        program = torch.export.export(Rows(), (torch.zeros(2, 5),), dynamic_shapes=batch, strict=False)
+    assert program.module()(torch.zeros(4, 5)).shape == (4, 3)
+    assert "len" not in globals()

@@ -208,6 +208,21 @@ def test_a_backbone_has_a_layer_for_each_output_that_is_asked_for() -> None:
     }
 
 
+def test_outputs_asked_of_few_layers_are_of_different_ones() -> None:
+    large = {"num_hidden_layers": 12, "out_indices": [3, 4, 5, 12]}
+    assert shrunk(large, depth=2) == {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]}
+
+
+def test_stages_stay_as_many_as_they_are() -> None:
+    large = {"depths": [2, 2, 18, 2], "num_layers": 4, "out_features": ["stage2"], "out_indices": [2]}
+    small = shrunk(large, depth=2)
+    assert (
+        small["depths"] == [1, 2, 1, 2]
+        and small["out_indices"] == [2]
+        and small["out_features"] == ["stage2"]
+    )
+
+
 class Stacked(nn.Module):
     """Frames of which three are put together, so that its config's number of bins is not what it takes."""
 
