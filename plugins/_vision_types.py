@@ -159,21 +159,11 @@ HGNET = {
 D_FINE = {**RT_DETR, "backbone_config": HGNET, "encoder_in_channels": [20, 24, 28], "max_num_bins": 8}
 D_FINE |= {"decoder_n_points": [3, 4, 2], "head_dim": 8}
 STAGED = {"backbone_config": RESNET, "num_labels": 5}
-MASKS = {**STAGED, "feature_size": 32, "mask_feature_size": 32}
 MASKFORMER = {
-    **MASKS,
+    **STAGED,
+    "mask_feature_size": 32,
     "fpn_feature_size": 32,
     "decoder_config": {**DETR, "model_type": "detr", "d_model": 32},
-}
-MASK2FORMER = {
-    **MASKS,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 52,
-    "encoder_layers": 2,
-    "decoder_layers": 4,
-    "num_attention_heads": 4,
-    "dim_feedforward": 44,
-    "num_queries": 7,
 }
 NECK = {"neck_hidden_sizes": [8, 12, 16, 20], "fusion_hidden_size": 12}
 DPT = {**NECK, "num_hidden_layers": 4, "image_size": 32, "backbone_out_indices": [0, 1, 2, 3]}
@@ -244,7 +234,6 @@ FAMILY: dict[str, Kind] = {
         pooled=True,
     ),
     "ijepa": Kind(options=STRETCH),
-    "mask2former": Kind(MASK2FORMER, tasks=(SEGMENTS,), unit=32, whole=True, heads=QUERIES),
     "maskformer": Kind(MASKFORMER, tasks=(SEGMENTS,), unit=32, whole=True, heads=QUERIES),
     "mlcd_vision_model": Kind(pooled=True, tasks=(FEATURES,)),
     "pixio": Kind(pooled=True, tasks=(FEATURES,)),
