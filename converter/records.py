@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converter.errors import UsageError
 from converter.model_source import ModelSource as ModelSource
-from converter.parity.scenario import Scenario, no_scenarios
 from converter.parity.verdicts import Comparison as Comparison
 from converter.parity.verdicts import ParityMode as ParityMode
 from converter.parity.verdicts import ParityReport as ParityReport
+from converter.scenario import Scenario, no_scenarios
 from converter.stored import Checkpoint as Checkpoint
 from converter.stored import TensorInfo as TensorInfo
 

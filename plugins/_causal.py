@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}

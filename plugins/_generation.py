@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter.parity.scenario import Call, Scenario, State
+from converter.scenario import Call, Scenario, State
 
 if TYPE_CHECKING:
     import torch

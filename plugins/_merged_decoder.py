@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 SOURCE = {0: "batch_size", 1: "encoder_sequence_length"}
 NEW = {0: "batch_size", 1: "decoder_sequence_length"}

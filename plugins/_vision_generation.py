@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converter import Size
-from converter.parity.scenario import Call, Scenario, State
 from converter.plugins._generation import greedy
 from converter.plugins._vision_family import Family
+from converter.scenario import Call, Scenario, State
 
 if TYPE_CHECKING:
     import torch

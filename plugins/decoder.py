@@ -17,7 +17,7 @@ from converter.plugins._sentence import SentenceModel
 from converter.plugins._text import TASKS, decoder_components
 
 if TYPE_CHECKING:
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 TINY = {
     "hidden_size": 32,

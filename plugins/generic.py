@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from converter.parity.scenario import Scenario
     from converter.records import Checkpoint
+    from converter.scenario import Scenario
 
 WITH_PAST = "text-generation-with-past"
 # task -> its Auto class. Tasks whose models take several calls for one answer (generation from images or speech)

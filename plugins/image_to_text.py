@@ -23,7 +23,7 @@ from converter.plugins.vision_encoder import image_size
 if TYPE_CHECKING:
     import torch
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 TASK = "image-to-text-with-past"
 MODEL_TYPE = "vision-encoder-decoder"

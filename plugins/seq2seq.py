@@ -30,7 +30,7 @@ from converter.plugins._merged_decoder import (
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 TASK = "text2text-generation-with-past"
 

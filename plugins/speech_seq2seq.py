@@ -22,7 +22,7 @@ from converter.plugins.seq2seq import BART
 if TYPE_CHECKING:
     import torch
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 TASK = "automatic-speech-recognition-with-past"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from converter.parity.scenario import Scenario
+    from converter.scenario import Scenario
 
 TASK = "image-text-to-text"
 EMBEDS = "inputs_embeds"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import pytest
 
 from converter import convert
 from converter.cli.main import run
+from converter.errors import ParityError, PluginError
 from converter.precision.stored import read_graphs
 from converter.recipes import RecipeTensor, read
 from converter.registry import Registry, load_registry
+from converter.scenario import State
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "tests" / "packages" / "converter-tiny-mlp"
@@ -89,6 +92,26 @@ def test_the_class_of_transformers_that_is_shown_converts(documented: Registry, 
     assert report.parity.proven
     sizes = {row.size for row in report.parity.comparisons if row.output == "last_hidden_state"}
     assert any(size.endswith("left") for size in sizes)
+
+
+def test_the_model_that_writes_is_held_to_its_tokens(
+    documented: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = convert(arch="writer", tiny=True, output=tmp_path / "package")
+    (tokens,) = [row for row in report.parity.comparisons if row.output == "tokens"]
+    assert report.parity.proven and tokens.size == "writing: 3 rows, 32 tokens"
+
+    (shown,) = [module for module in list(sys.modules.values()) if "the_last_tokens" in vars(module)]
+    monkeypatch.setattr(shown, "the_last_tokens", the_first_tokens)
+    with pytest.raises(ParityError, match="writing: 3 rows, 32 tokens"):
+        convert(arch="writer", tiny=True, output=tmp_path / "wrong")
+    monkeypatch.setattr(shown, "the_last_tokens", lambda run: the_first_tokens(run))
+    with pytest.raises(PluginError, match="at the top of a module"):
+        convert(arch="writer", tiny=True, output=tmp_path / "nowhere")
+
+
+def the_first_tokens(run: State) -> dict[str, np.ndarray]:
+    return {"input_ids": run.tokens[0][:, None]}
 
 
 def test_every_section_of_a_card_is_handed_to_package_files(documented: Registry) -> None:

@@ -29,6 +29,7 @@ PROMISED = {
     "converter.arrays": ("FLOAT16", "FLOAT32"),
     "converter.errors": ("CheckpointError", "ConfigError", "ExportError", "UsageError"),
     "converter.registry": ("load_registry",),
+    "converter.scenario": ("Scenario", "Call", "State"),
     "converter.sentence_modules": ("SentenceModule", "module_tensors", "read_modules"),
 }
 # Records, and what else a type annotation may name.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from converter.errors import ParityError
 from converter.parity.runners import open_session, run_graph
-from converter.parity.scenario import Call, Scenario, State
 from converter.records import Comparison
+from converter.scenario import Call, Scenario, State
 
 if TYPE_CHECKING:
     import onnxruntime

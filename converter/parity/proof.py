@@ -20,7 +20,6 @@ from converter.packages.record import describe_graphs
 from converter.parity.drawing import FEW
 from converter.parity.judging import find_causes
 from converter.parity.metrics import Terms
-from converter.parity.scenario import Scenario
 from converter.parity.verify import References, compare_graphs, save_references, verdict
 from converter.records import (
     Architecture,
@@ -31,6 +30,7 @@ from converter.records import (
     Variant,
 )
 from converter.request import ConversionRequest
+from converter.scenario import Scenario
 from converter.scratch import scratch_folder
 from converter.tracing.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.tracing.skeleton import load_buffers

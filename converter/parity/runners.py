@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.errors import ConverterError, ParityError, UsageError
+from converter.errors import ConverterError, ParityError, PluginError, UsageError
 from converter.parity.metrics import Array
 from converter.records import Component, Criteria, DummyInputs, Size
 
@@ -44,9 +44,22 @@ class Case:
 
 
 def save(reference: Any, path: Path) -> Path:
-    """Keep on disk what the original gave. Vocabularies make outputs of tens of megabytes."""
-    with path.open("wb") as file:
-        pickle.dump(reference, file, protocol=pickle.HIGHEST_PROTOCOL)
+    """Keep on disk what the original gave. Vocabularies make outputs of tens of megabytes.
+
+    Raises PluginError for functions of a plugin that another process could not find.
+    """
+    try:
+        with path.open("wb") as file:
+            pickle.dump(reference, file, protocol=pickle.HIGHEST_PROTOCOL)
+    except (
+        pickle.PicklingError,
+        AttributeError,
+        TypeError,
+    ) as error:  # it is all of these that pickle raises
+        raise PluginError(
+            f"what a plugin declares cannot go from one process to another: {error}",
+            remedy="define the functions of its scenarios and metrics at the top of a module",
+        ) from error
     return path
 
 

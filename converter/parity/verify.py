@@ -18,7 +18,6 @@ from converter.parity.drawing import draw_sizes
 from converter.parity.metrics import Terms, compare_all, parity_sizes
 from converter.parity.play import Played, play_graphs, play_original
 from converter.parity.runners import CASE, Case, load, open_session, run_graph, run_original, save
-from converter.parity.scenario import Scenario
 from converter.records import (
     Architecture,
     Checkpoint,
@@ -29,6 +28,7 @@ from converter.records import (
     Size,
 )
 from converter.request import OnStage
+from converter.scenario import Scenario
 
 if TYPE_CHECKING:
     import onnxruntime

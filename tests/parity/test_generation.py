@@ -14,8 +14,8 @@ from converter import convert
 from converter.checkpoint import open_checkpoint
 from converter.errors import ParityError
 from converter.parity.play import Played, play_graphs, play_original
-from converter.parity.scenario import Scenario
 from converter.registry import load_registry
+from converter.scenario import Scenario
 
 Checkpoints = Callable[..., Path]
 TASK = "text-generation-with-past"
