@@ -62,6 +62,11 @@ class _Package:
         halves = []
         options = (("--calibration", self.calibration, first), ("--evaluation", self.evaluation, second))
         for option, given, own in options:
+            if given is not None and given.kind == "generated":
+                raise UsageError(
+                    f"{option} generated: made-up inputs say nothing of a model that takes {kind}",
+                    remedy=f"give {kind}, or leave the option out",
+                )
             if given is not None and given.kind != kind:
                 raise UsageError(
                     f"{option} {given.source} holds {given.kind}, and this model takes {kind}",

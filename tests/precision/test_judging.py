@@ -93,7 +93,7 @@ def test_what_cannot_be_calibrated_on_is_refused_and_nothing_written(
         (str(damaged),): "line 1 cannot be read",
         (str(tmp_path / "binary.txt"),): "cannot be read",
         (str(tmp_path / "absent.txt"),): "cannot be read",
-        ("generated",): "holds generated, and this model takes texts",
+        ("generated",): "made-up inputs say nothing of a model that takes texts",
     }
     for given, message in cases.items():
         arguments = [
@@ -123,7 +123,10 @@ def test_a_text_model_without_tokenizer_is_refused_unless_nobody_asks(
     assert "nothing was measured" in entry["notes"][0]
 
 
-def test_a_measure_this_kind_does_not_have_is_refused(package_of: Make, tmp_path: Path) -> None:
+def test_a_measure_this_kind_does_not_have_is_refused_before_anything_is_run(
+    package_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converter.precision.tasks.Language.run", lambda *_: pytest.fail("fp32 was run"))
     with pytest.raises(UsageError, match="maxsim_top1: not measured on this kind"):
         quantize_package(package_of("qwen2"), ["q8"], output=tmp_path / "p", keep=("maxsim_top1=0.9",), **FEW)
 
