@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from converter.registry import Registry, load_registry
+
+PACKAGES = Path(__file__).parent / "packages"
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -54,6 +57,23 @@ def colqwen2_package(colqwen2_checkpoint: Path, tmp_path_factory: pytest.TempPat
     package = tmp_path_factory.mktemp("colqwen2") / "package"
     _convert("--arch", "colqwen2", "--model", colqwen2_checkpoint, "--output", package)
     return package
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Registry:
+    """The plugins that come along, and no others."""
+    return load_registry({"CONVERTER_PLUGINS": ""})
+
+
+@pytest.fixture(scope="module")
+def extras() -> Iterator[Registry]:
+    """The plugin in packages/converter-extras, and the architecture it extends, on the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PACKAGES / "converter-extras")
+        patch.syspath_prepend(PACKAGES / "converter-flawed")
+        registry = load_registry()
+        assert not registry.failures
+        yield registry
 
 
 def _convert(*arguments: object) -> None:

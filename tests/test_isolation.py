@@ -42,11 +42,6 @@ def pass_names(registry: Registry) -> list[str]:
     return [graph_pass.name for graph_pass in registry.passes]
 
 
-@pytest.fixture(scope="module")
-def builtin() -> Registry:
-    return load_registry({"CONVERTER_PLUGINS": ""})
-
-
 BROKEN = {
     "raises": ("raise RuntimeError('no\\n  luck')", "RuntimeError: no luck"),
     "exits": ("import sys; sys.exit(4)", "importing it raised SystemExit(4)"),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from converter.cli.main import run
 from converter.registry import PluginFailure, Registry, load_registry
-
-PACKAGES = Path(__file__).parent / "packages"
 
 Install = Callable[..., None]
 
@@ -23,17 +21,6 @@ def load(**environ: str) -> Registry:
 def only_failure(registry: Registry) -> PluginFailure:
     (failure,) = registry.failures
     return failure
-
-
-@pytest.fixture(scope="module")
-def extras() -> Iterator[Registry]:
-    """The plugin in packages/converter-extras, and the architecture it extends, on the path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PACKAGES / "converter-extras")
-        patch.syspath_prepend(PACKAGES / "converter-flawed")
-        registry = load_registry()
-        assert not registry.failures
-        yield registry
 
 
 HEAD = """
@@ -48,11 +35,6 @@ REPLACE = (
     HEAD + "\n@hookimpl\ndef register_passes(register):\n"
     "    register(GraphPass('NAME-own', lambda model: False, 5), overrides='fold-transposes')\n"
 )
-
-
-@pytest.fixture(scope="module")
-def builtin() -> Registry:
-    return load_registry({"CONVERTER_PLUGINS": ""})
 
 
 def test_a_built_in_is_replaced_only_by_name_and_it_shows(

@@ -40,11 +40,6 @@ def pass_names(registry: Registry) -> list[str]:
     return [graph_pass.name for graph_pass in registry.passes]
 
 
-@pytest.fixture(scope="module")
-def builtin() -> Registry:
-    return load_registry({"CONVERTER_PLUGINS": ""})
-
-
 def test_the_built_in_plugins_load_without_a_failure(builtin: Registry) -> None:
     assert not builtin.failures
     assert builtin.architectures

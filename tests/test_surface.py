@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,6 @@ import pytest
 from converter.cli.main import run
 from converter.registry import PluginFailure, Registry, load_registry
 from converter.runtime import Encoder
-
-PACKAGES = Path(__file__).parent / "packages"
 
 Install = Callable[..., None]
 
@@ -30,17 +28,6 @@ def load(**environ: str) -> Registry:
 def only_failure(registry: Registry) -> PluginFailure:
     (failure,) = registry.failures
     return failure
-
-
-@pytest.fixture(scope="module")
-def extras() -> Iterator[Registry]:
-    """The plugin in packages/converter-extras, and the architecture it extends, on the path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PACKAGES / "converter-extras")
-        patch.syspath_prepend(PACKAGES / "converter-flawed")
-        registry = load_registry()
-        assert not registry.failures
-        yield registry
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,6 @@ DEFAULT_TOLERANCES: Mapping[str, Tolerance] = {
 }
 
 DIFFERENCE = "difference"
-# A vector this many times shorter than the longest has mostly the rounding of what it was made from.
-SHORT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,8 @@ def distance(a: Array, b: Array, valid: Array | None = None) -> tuple[float, flo
     """Largest absolute difference and smallest cosine along the last axis, over the valid positions.
 
     `valid` is boolean and lies over the leading axes. Arrays of different shape, and a number that is not finite on
-    one side only, are infinitely far apart: (inf, -1). Vectors too short to have a direction, also beside the longest
-    one (rows of a feature map that a ReLU nearly emptied), are judged by their difference alone.
+    one side only, are infinitely far apart: (inf, -1). Vectors too short to have a direction are judged by their
+    difference alone.
     """
     if a.shape != b.shape:
         return float("inf"), -1.0
@@ -200,7 +198,7 @@ def masked(array: NDArray[np.float64], valid: Array | None) -> NDArray[np.float6
 
 def _smallest_cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    directed = norms > max(1e-8, float(norms.max(initial=0.0)) * SHORT**2)
+    directed = norms > 1e-8
     if left.shape[-1] < 2 or not directed.any():
         return 1.0
     return float(((left * right).sum(axis=-1)[directed] / norms[directed]).min())
