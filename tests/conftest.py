@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_kit import GOOD
 
 from converter.registry import Registry, load_registry
 
@@ -181,19 +182,6 @@ def client_work(client_scripts: Any, tmp_path_factory: pytest.TempPathFactory) -
     return client_scripts.prepare(tmp_path_factory.mktemp("clients"), wanted)
 
 
-GOOD_PLUGIN = """
-from converter import Architecture, Variant, hookimpl
-
-def architecture(name, *model_types):
-    variants = {"feature-extraction": (Variant("text", ("model",), "vectors out"),)}
-    return Architecture(name, model_types, "made up", "", None, lambda config, task: (), variants)
-
-@hookimpl
-def register_architectures(register):
-    register(architecture("NAME", "NAME-type"))
-"""
-
-
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Make a distribution with one entry point and one module, and put it on the path."""
@@ -201,7 +189,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def make(
         plugin: str,
-        code: str = GOOD_PLUGIN,
+        code: str = GOOD,
         *,
         distribution: str = "",
         version: str = "1.0",

@@ -6,41 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from plugin_kit import GOOD, Install, load, only_failure, pass_names
 
 from converter.cli.main import run
-from converter.registry import PluginFailure, Registry, load_registry
-
-Install = Callable[..., None]
-
-GOOD = """
-from converter import Architecture, Variant, hookimpl
-
-def architecture(name, *model_types):
-    variants = {"feature-extraction": (Variant("text", ("model",), "vectors out"),)}
-    return Architecture(name, model_types, "made up", "", None, lambda config, task: (), variants)
-
-@hookimpl
-def register_architectures(register):
-    register(architecture("NAME", "NAME-type"))
-"""
-
-
-def load(**environ: str) -> Registry:
-    return load_registry({"CONVERTER_PLUGIN_TIMEOUT": "5", **environ})
-
-
-def only_failure(registry: Registry) -> PluginFailure:
-    (failure,) = registry.failures
-    return failure
-
-
-def pass_names(registry: Registry) -> list[str]:
-    return [graph_pass.name for graph_pass in registry.passes]
-
+from converter.registry import Registry
 
 BROKEN = {
     "raises": ("raise RuntimeError('no\\n  luck')", "RuntimeError: no luck"),

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from plugin_kit import Install, load, only_failure
 
 from converter.cli.main import run
-from converter.registry import PluginFailure, Registry, load_registry
-
-Install = Callable[..., None]
-
-
-def load(**environ: str) -> Registry:
-    return load_registry({"CONVERTER_PLUGIN_TIMEOUT": "5", **environ})
-
-
-def only_failure(registry: Registry) -> PluginFailure:
-    (failure,) = registry.failures
-    return failure
-
+from converter.registry import Registry
 
 HEAD = """
 from converter import *

@@ -228,8 +228,7 @@ def test_impossible_expressions_are_refused_when_they_are_made(tmp_path: Path) -
 
 
 def test_binding_replaces_parameters_and_casts_to_the_graphs_dtype(tmp_path: Path) -> None:
-    a = values(3, 4, dtype=BF16)
-    load = loads(tmp_path, a=a)["a"]
+    load = loads(tmp_path, a=(a := values(3, 4, dtype=BF16)))["a"]
     bound = bind(Transpose(Parameter("weight", (3, 4), F32), (1, 0)), {"weight": load})
     assert bound == Cast(Transpose(load, (1, 0)), F32)
     assert_computes(bound, a.T.astype(F32))

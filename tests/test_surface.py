@@ -13,21 +13,10 @@ import onnx
 import pytest
 
 from converter.cli.main import run
-from converter.registry import PluginFailure, Registry, load_registry
+from converter.registry import Registry
 from converter.runtime import Encoder
 
-Install = Callable[..., None]
-
 pytestmark = pytest.mark.xdist_group("minilm")
-
-
-def load(**environ: str) -> Registry:
-    return load_registry({"CONVERTER_PLUGIN_TIMEOUT": "5", **environ})
-
-
-def only_failure(registry: Registry) -> PluginFailure:
-    (failure,) = registry.failures
-    return failure
 
 
 @pytest.fixture(scope="module")

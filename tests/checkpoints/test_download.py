@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from hub_kit import COMMIT, FETCHED, FakeHub, UseEndpoint, Write, files_of
 from huggingface_hub import constants
 
 from converter.checkpoints import hub
 from converter.checkpoints.companions import choose_files
 from converter.checkpoints.download import resolve_model
 from converter.errors import CheckpointError, UsageError
-
-if TYPE_CHECKING:
-    from tests.checkpoints.conftest import FakeHub, UseEndpoint
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that the fake hub has
-FETCHED = {"1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"}
-
-Write = Callable[..., Path]
-
-
-def files_of(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
 
 # --- local -----------------------------------------------------------------------------------------------
 

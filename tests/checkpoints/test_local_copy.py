@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from hub_kit import COMMIT, FETCHED, FakeHub, Write, files_of
 
 from converter.checkpoints.download import download, resolve_model
 from converter.errors import CheckpointError, PackageError, UsageError
 from converter.packages.package import inspect_package, stage_package
-
-if TYPE_CHECKING:
-    from tests.checkpoints.conftest import FakeHub
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that the fake hub has
-FETCHED = {"1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"}
-
-Write = Callable[..., Path]
-
-
-def files_of(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_local_copy_has_no_links_and_knows_its_source(tmp_path: Path, fake_hub: FakeHub) -> None:
