@@ -16,6 +16,14 @@ from converter.request import DEFAULT_OPSET, OPSETS, Device, ExternalData
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
+
+def _choice(flag: str, literal: Any, default: str, text: str) -> Callable[[F], F]:
+    """An option that takes one of the values of a Literal type."""
+    return click.option(
+        flag, type=click.Choice(get_args(literal)), default=default, show_default=True, help=text
+    )
+
+
 OUTPUT = (
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
     click.option("--verbose", is_flag=True, help="Show library output and tracebacks."),
@@ -44,13 +52,7 @@ CONVERSION = (
     ),
     click.option("--task", help="Task to convert for. [default: the checkpoint's own]"),
     click.option("--variants", default="", help="Comma-separated names. [default: all]"),
-    click.option(
-        "--dtype",
-        type=click.Choice(get_args(Dtype)),
-        default="fp32",
-        show_default=True,
-        help="What graphs compute in.",
-    ),
+    _choice("--dtype", Dtype, "fp32", "What graphs compute in."),
     click.option("--precisions", default="", help="Precisions to add, such as q8,fp16. [default: none]"),
     click.option("--quantize", is_flag=True, help="The same as --precisions q8."),
     *QUANTIZATION,
@@ -64,20 +66,8 @@ CONVERSION = (
     click.option("--batch-size", type=int, help="Batch size to trace at, 2 or more."),
     click.option("--sequence-length", type=int, help="Sequence length to trace at, 2 or more."),
     *OPTIMIZATION,
-    click.option(
-        "--external-data",
-        type=click.Choice(get_args(ExternalData)),
-        default="auto",
-        show_default=True,
-        help="Whether weights go into a file beside the graphs.",
-    ),
-    click.option(
-        "--parity",
-        type=click.Choice(get_args(ParityMode)),
-        default="auto",
-        show_default=True,
-        help="How to compare graphs with the original.",
-    ),
+    _choice("--external-data", ExternalData, "auto", "Whether weights go into a file beside the graphs."),
+    _choice("--parity", ParityMode, "auto", "How to compare graphs with the original."),
     click.option("--skip-validation", is_flag=True, help="The same as --parity off."),
     click.option(
         "--atol", type=click.FloatRange(0, min_open=True), help="Largest absolute difference allowed."
@@ -90,13 +80,7 @@ CONVERSION = (
         show_default=True,
         help="For random weights, sizes and inputs.",
     ),
-    click.option(
-        "--device",
-        type=click.Choice(get_args(Device)),
-        default="cpu",
-        show_default=True,
-        help="Where parity runs the graphs.",
-    ),
+    _choice("--device", Device, "cpu", "Where parity runs the graphs."),
     click.option(
         "--tiny", is_flag=True, help="Convert a two-layer model with random weights; needs no network."
     ),
