@@ -33,7 +33,8 @@ class Call:
     """One call of one component.
 
     given     what is fed from outside, by input name: from the prompt, and from the tokens chosen so far
-    bindings  input -> the output of an earlier call that goes in there: `past_key_values.0.key` -> `present.0.key`
+    bindings  input -> the output of an earlier call that goes in there: `past_key_values.0.key` -> `present.0.key`;
+              what is given of the same name goes before it
     """
 
     stem: str

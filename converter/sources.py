@@ -111,6 +111,7 @@ class TransformersModel:
             **placement,
         )
         loaded: nn.Module = model.eval()
+        call_odd_experts_alone(loaded)
         return loaded
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
@@ -166,6 +167,18 @@ class TransformersModel:
             )
         found = mapping[type(config)]
         return str((found[0] if isinstance(found, tuple) else found).__name__)
+
+
+def call_odd_experts_alone(model: Any) -> None:
+    """Call experts one after the other where torch's product of all at once, transformers' default, refuses them.
+
+    It wants rows of whole 16 bytes, as of torch 2.13: experts of an odd width run in no other way on a CPU.
+    """
+    stacked = [parameter for parameter in model.parameters() if parameter.dim() == 3]
+    odd = any(4 * size % 16 for parameter in stacked for size in parameter.shape[1:])
+    # Asked of the classes as transformers does: a model without experts cannot be told how to call them.
+    if odd and any(getattr(part, "_can_set_experts_implementation", bool)() for part in model.modules()):
+        model.set_experts_implementation("eager")
 
 
 def check_counts(entries: Mapping[str, Any], source: str) -> None:

@@ -32,12 +32,15 @@ class Causal:
     longest     sequence worth trying, in tokens, new and past each
     positions   whether it takes `position_ids`
     layers      of each layer's past: heads, size of a key, size of a value; None for a graph without past
+    anew        a text longer than so many tokens turns its positions otherwise, all of them: the past of a shorter one
+                does not go with it
     """
 
     vocabulary: int
     longest: int
     positions: bool
     layers: tuple[tuple[int, int, int], ...] | None = None
+    anew: int | None = None
 
     def names(self, prefix: str) -> list[str]:
         """`prefix.N.key`, `prefix.N.value` for each layer N."""
@@ -127,7 +130,9 @@ def causal_scenarios(causal: Causal) -> Sequence[Scenario]:
     """Greedy generation by the one graph. One without past generates nothing by itself."""
     if causal.layers is None:
         return ()
-    scenario = decoder_scenario(causal.vocabulary, causal.tensors(), stem="model", positions=causal.positions)
+    scenario = decoder_scenario(
+        causal.vocabulary, causal.tensors(), stem="model", positions=causal.positions, anew=causal.anew
+    )
     return (scenario,)
 
 

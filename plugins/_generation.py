@@ -48,18 +48,27 @@ def text_prompts(vocabulary: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 def decoder_scenario(
-    vocabulary: int, cache: Sequence[tuple[str, tuple[int, int]]], *, stem: str, positions: bool
+    vocabulary: int,
+    cache: Sequence[tuple[str, tuple[int, int]]],
+    *,
+    stem: str,
+    positions: bool,
+    anew: int | None = None,
 ) -> Scenario:
-    """Prefill in two chunks, then token by token. `cache` names each tensor (`0.key`) and its (heads, width)."""
+    """Prefill in two chunks, then token by token. `cache` names each tensor (`0.key`) and its (heads, width).
+
+    A text that outgrows `anew` tokens is fed once more from its start, with nothing past, as `generate` does it.
+    """
     bound = {f"past_key_values.{name}": f"present.{name}" for name, _ in cache}
+    feed = partial(_chunk, positions, cache, anew)
     return Scenario(
         name="greedy generation, prefill in two chunks",
         prompt=partial(text_prompts, vocabulary),
         opening=(
-            Call(stem, partial(_first_chunk, cache, positions)),
-            Call(stem, partial(_chunk, positions, slice(CUT, None)), bound),
+            Call(stem, partial(feed, slice(0, CUT), seen=CUT)),
+            Call(stem, partial(feed, slice(CUT, None)), bound),
         ),
-        step=(Call(stem, partial(_chunk, positions, slice(-1, None)), bound),),
+        step=(Call(stem, partial(feed, slice(-1, None)), bound),),
         original=_generate_text,
     )
 
@@ -68,26 +77,33 @@ def _generate_text(model: Any, prompt: Any, steps: int) -> torch.Tensor:
     return greedy(model, steps, **prompt)
 
 
-def _first_chunk(cache: Sequence[tuple[str, tuple[int, int]]], positions: bool, state: State) -> Any:
-    import numpy as np
+def _chunk(
+    positions: bool,
+    cache: Sequence[tuple[str, tuple[int, int]]],
+    anew: int | None,
+    part: slice,
+    state: State,
+    seen: int | None = None,
+) -> dict[str, Any]:
+    """The columns `part` of prompt and tokens so far, under the mask of all that has been `seen` with them.
 
-    fed = _chunk(positions, slice(0, CUT), state, seen=CUT)
-    batch = len(fed["input_ids"])
-    for name, (heads, width) in cache:
-        fed[f"past_key_values.{name}"] = np.zeros((batch, heads, 0, width), np.float32)
-    return fed
-
-
-def _chunk(positions: bool, part: slice, state: State, seen: int | None = None) -> dict[str, Any]:
-    """The columns `part` of prompt and tokens so far, under the mask of all that has been `seen` with them."""
+    What stands at the start, or outgrows `anew` now, has an empty past.
+    """
     import numpy as np
 
     chosen = np.stack(state.tokens, axis=1) if state.tokens else np.zeros((len(LENGTHS), 0), np.int64)
     ids = np.concatenate([state.prompt["input_ids"], chosen], axis=1)
     mask = np.concatenate([state.prompt["attention_mask"], np.ones_like(chosen)], axis=1)[:, :seen]
-    fed = {"input_ids": ids[:, part], "attention_mask": mask}
+    length = mask.shape[1]
+    past = part.indices(length)[0]
+    if anew is not None and past <= anew < length:
+        past = 0
+    fed = {"input_ids": ids[:, past:length], "attention_mask": mask}
     if positions:
-        fed["position_ids"] = (mask.cumsum(1) - 1).clip(0)[:, part]
+        fed["position_ids"] = (mask.cumsum(1) - 1).clip(0)[:, past:]
+    if not past:
+        empty = {name: np.zeros((len(ids), heads, 0, width), np.float32) for name, (heads, width) in cache}
+        fed |= {f"past_key_values.{name}": tensor for name, tensor in empty.items()}
     return fed
 
 

@@ -84,7 +84,7 @@ def decoder_inputs(config: Any, hidden: int, masked: bool, size: Size) -> DummyI
     )
     tensors = {"encoder_attention_mask": encoder_mask(size)} if masked else {}
     new, dummy = size["decoder_sequence_length"], batch % 2
-    vocabulary = first_of(config, "tgt_vocab_size", "vocab_size")
+    vocabulary = first_of(config, "tgt_vocab_size", "decoder_vocab_size", "vocab_size")
     tensors["input_ids"] = torch.randint(3, vocabulary - 1, (batch, new), generator=generator)
     tensors["encoder_hidden_states"] = torch.randn(batch, source, hidden, generator=generator)
     axes: dict[str, Mapping[int, str]] = {name: NEW if name == "input_ids" else SOURCE for name in tensors}

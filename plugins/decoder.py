@@ -154,6 +154,8 @@ OWN_HEADS: tuple[str, ...] = (
     "gpt_neox",
 )
 OWN_HEADS += ("gpt_neox_japanese", "modernbert-decoder", "persimmon")
+# LongRoPE: `generate` drops the past of a text that outgrows the length the model was first trained at.
+FED_ANEW = ("phi3", "phimoe")
 # What is cached is not keys and values but what both are made from, and the rotated part of the keys.
 LATENT_CACHE = ("minicpm3", "deepseek_v3")
 
@@ -176,6 +178,9 @@ def _causal(config: Any, task: str) -> Causal:
         longest=min(24, config.max_position_embeddings // 2),
         positions=config.model_type not in WITHOUT_POSITIONS,
         layers=(cache_shape(config),) * config.num_hidden_layers if task == GENERATING[0] else None,
+        anew=getattr(config, "original_max_position_embeddings", None)
+        if config.model_type in FED_ANEW
+        else None,
     )
 
 

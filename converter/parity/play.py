@@ -76,8 +76,8 @@ def make(call: Call, sessions: Mapping[str, onnxruntime.InferenceSession], state
     missing = sorted(set(call.bindings.values()) - set(state.outputs))
     if missing:
         raise ParityError(f"{call.stem}: no call so far has given {missing[0]!r}, which is bound to an input")
-    feed: dict[str, Any] = {**call.given(state)}
-    feed.update({name: state.outputs[output] for name, output in call.bindings.items()})
+    feed: dict[str, Any] = {name: state.outputs[output] for name, output in call.bindings.items()}
+    feed.update(call.given(state))
     state.outputs.update(run_graph(sessions[call.stem], feed))
 
 

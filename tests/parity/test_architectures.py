@@ -37,7 +37,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("llama", "text-generation", {"num_hidden_layers": 3}, "no past"),
     ("mistral", "text-generation-with-past", {}, "a sliding window shorter than the text"),
     ("gemma2", "text-generation-with-past", {}, "sliding and full layers by turns"),
-    ("mixtral", "text-generation-with-past", {}, "experts, each with its own run of tokens"),
+    (
+        "mixtral",
+        "text-generation-with-past",
+        {"intermediate_size": 50},
+        "experts of an odd width, each with its own run of tokens",
+    ),
     ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
     ("convnext", "image-classification", {}, "no attention, any image size"),
     ("detr", "object-detection", {}, "a mask of a resolution of its own"),
@@ -45,7 +50,16 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("depth_anything", "depth-estimation", {}, "an output as large as the image"),
     ("clip", "zero-shot-image-classification", {}, "two towers, together and each alone"),
     ("t5", "text2text-generation-with-past", {}, "one decoder graph for first and later steps"),
-    ("marian", "text2text-generation-with-past", {}, "positions that no checkpoint stores"),
+    (
+        "marian",
+        "text2text-generation-with-past",
+        {
+            "decoder_vocab_size": 587,
+            "share_encoder_decoder_embeddings": False,
+            "tie_word_embeddings": False,
+        },
+        "positions that no checkpoint stores, two vocabularies",
+    ),
     ("moonshine", "automatic-speech-recognition-with-past", {}, "speech from samples, rotary positions"),
     (
         "wav2vec2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,26 @@ from converter.scenario import Scenario
 
 Checkpoints = Callable[..., Path]
 TASK = "text-generation-with-past"
+SWITCH = 20
+LONGROPE = {
+    "original_max_position_embeddings": SWITCH,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0, 1.1, 1.3, 1.5],
+        "long_factor": [1.0, 2.1, 3.3, 5.5],
+        "original_max_position_embeddings": SWITCH,
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def generated(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, Path]:
-    """A decoder with grouped heads: its tokens, and its graph."""
-    folder = tiny_checkpoint("qwen2", task=TASK)
+    """A decoder with grouped heads, whose texts outgrow the first of its two sets of positions: tokens and graph."""
+    folder = tiny_checkpoint("phi3", task=TASK, overrides=LONGROPE)
     package = tmp_path_factory.mktemp("generation") / "package"
     convert(model=folder, output=package, parity="off")
-    architecture, checkpoint = load_registry().find("qwen2"), open_checkpoint(folder)
+    architecture, checkpoint = load_registry().find("phi3"), open_checkpoint(folder)
     scenarios = architecture.scenarios(architecture.source.config(checkpoint), TASK)
     model = architecture.source.original(checkpoint, TASK, None)
     (scenario,) = scenarios
@@ -48,6 +60,18 @@ def test_tokens_of_prompts_of_different_lengths_are_the_originals(
     # Rows that all said the same, or one thing for ever, would prove little.
     assert len({tuple(tokens) for tokens in played.tokens}) == 3
     assert all(len(set(tokens)) > 4 for tokens in played.tokens)
+
+
+def test_a_text_that_outgrows_its_positions_is_fed_anew_as_the_original_does(
+    generated: tuple[Played, Path],
+) -> None:
+    played, graphs = generated
+    longest = played.prompt["input_ids"].shape[1]
+    assert longest < SWITCH < longest + played.tokens.shape[1]
+    (step,) = played.scenario.step
+    never = replace(step, given=partial(step.given.func, *step.given.args[:2], None, *step.given.args[3:]))
+    row = play_graphs(replace(played, scenario=replace(played.scenario, step=(never,))), graphs, "cpu")
+    assert not row.passed
 
 
 def with_bindings(played: Played, change: Callable[[dict[str, str]], dict[str, str]]) -> Played:
