@@ -21,8 +21,8 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 class Tuning:
     """Choices about formats; None leaves each precision its own.
 
-    `static` calibrates activations by this method and writes QuantizeLinear and DequantizeLinear. `target` auto is
-    this machine.
+    `static` calibrates activations by this method and writes QuantizeLinear and DequantizeLinear; formats that see
+    activations otherwise are left out where there is one that does so. `target` auto is this machine.
     """
 
     target: Target = "auto"
@@ -56,6 +56,8 @@ class Tuning:
         target = this_target() if self.target == "auto" else self.target
         tuned = [self._plan(plan, target) if isinstance(plan, Plan) else plan for plan in plans]
         left = list({plan.label: plan for plan in tuned if plan is not None}.values())
+        if self.static is not None:
+            left = [plan for plan in left if _calibrated(plan)] or left
         if not left:
             raise UsageError(
                 f"{target} has no kernels for {name}", remedy="choose another --target, or another precision"
@@ -124,6 +126,13 @@ class Tuning:
         if self.static is not None:
             return replace(form, activations="static", smooth=0.0, symmetric=bool(self.symmetric))
         return form
+
+
+def _calibrated(plan: Any) -> bool:
+    if not isinstance(plan, Plan):
+        return True
+    forms = (plan.matrices, *plan.exceptions.values())
+    return any(isinstance(form, Columns) and form.activations == "static" for form in forms)
 
 
 def _known(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -172,6 +170,16 @@ def test_choices_about_formats_reach_them() -> None:
     columns, blocks = tuning.apply("q8", [Plan(Columns()), Plan(Blocks(8))])
     assert columns.matrices == Columns(signed=False, per_channel=False)
     assert blocks.matrices == Blocks(8, size=128, symmetric=False, accuracy_level=0)
-    assert (
-        replace(tuning, static="entropy").apply("q8", [Plan(Columns())])[0].matrices.activations == "static"
-    )
+
+
+def test_calibrated_activations_leave_no_other_format() -> None:
+    """`--precisions q8 --static entropy` wrote blocks, whose activations nobody calibrates."""
+    plans = [Plan(Columns()), Plan(Blocks(8)), Plan(None, {"head": Columns()})]
+    static = Tuning("avx512_vnni", static="entropy")
+    assert [plan.label for plan in static.apply("q8", plans)] == [
+        "int8 by column, activations calibrated",
+        "matrices as they are; 1 x int8 by column, activations calibrated",
+    ]
+    assert static.apply("q4", [Plan(Blocks(4))]) == [
+        Plan(Blocks(4))
+    ]  # `require_used` says that it says nothing
