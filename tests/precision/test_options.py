@@ -142,7 +142,7 @@ def test_from_python_options_go_by_the_names_of_the_command_line(tmp_path: Path)
         (["--precisions", "q4", "--target", "tensorrt"], "tensorrt has no kernels for q4"),
         (["--precisions", "int8", "--static", "median"], "'median' is not one of"),
         (["--precisions", "q4", "--per-channel"], "--per-channel says nothing about what would be made"),
-        (["--precisions", "q8", "--unjudged", "--static", "minmax"], "--static says nothing"),
+        (["--precisions", "q4", "--static", "minmax"], "--static says nothing"),
         (
             ["--precisions", "q8", "--target", "webgpu", "--weight-type", "QInt8"],
             "--weight-type says nothing",
