@@ -79,7 +79,8 @@ TINY = {
 STAGES = {"num_hidden_layers": None, "hidden_size": None, "num_attention_heads": None, "num_labels": 5}
 
 
-STRETCH = {"interpolate_pos_encoding": True}
+STRETCHES = "interpolate_pos_encoding"
+STRETCH = {STRETCHES: True}
 CONV = {**STAGES, "hidden_sizes": [8, 12, 20, 28], "depths": [1, 2, 3, 1], "image_size": 40}
 PYRAMID = {
     **STAGES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from converter import (
 )
 from converter.plugins._exporters import sizes_stay_sizes
 from converter.plugins._layouts import processor_sizes
-from converter.plugins._vision_types import FAMILY, FEATURES, Kind
+from converter.plugins._vision_types import FAMILY, FEATURES, STRETCHES, Kind
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,14 @@ def image_size(config: Any) -> tuple[int, int]:
 def _varies(kind: Kind, config: Any) -> bool:
     """Whether the image's size may vary. Where a backbone has windows, or a table of positions, it may not."""
     backbone = FAMILY.get(getattr(getattr(config, "backbone_config", None), "model_type", ""))
-    return kind.dynamic and (backbone is None or backbone.dynamic)
+    return kind.dynamic and (backbone is None or backbone.dynamic) and _options(kind, config) == kind.options
+
+
+def _options(kind: Kind, config: Any) -> Mapping[str, Any]:
+    """Of a call; no model stretches its positions over patches that have a height and a width of their own."""
+    if isinstance(getattr(config, "patch_size", 1), int):
+        return kind.options
+    return {name: value for name, value in kind.options.items() if name != STRETCHES}
 
 
 def _inputs(config: Any, kind: Kind, size: Size) -> DummyInputs:
@@ -79,13 +86,13 @@ def _mask(batch: int, size: Size) -> torch.Tensor:
 def _wrapper(fields: tuple[str, ...], kind: Kind, model: nn.Module) -> nn.Module:
     from converter.wrappers.vision_encoder import VisionEncoder
 
-    return VisionEncoder(model, fields, kind.options)
+    return VisionEncoder(model, fields, _options(kind, model.config))
 
 
 def _reference(
     fields: tuple[str, ...], kind: Kind, model: nn.Module, tensors: Any
 ) -> dict[str, torch.Tensor]:
-    output = model(**tensors, **kind.options)
+    output = model(**tensors, **_options(kind, model.config))
     return {name: output[name] for name in fields}
 
 

@@ -149,6 +149,10 @@ def show_architecture(
     write_line(f"{architecture.name}: {architecture.summary}; {_found_by(architecture)}")
     if architecture.reference_checkpoint:
         write_line(f"reference checkpoint: {architecture.reference_checkpoint}")
+    if architecture.stand_in is not None:
+        write_list("tasks, of models that have a class for them: ", architecture.tasks)
+        write_line("`converter list --arch MODEL_TYPE` shows the inputs of one model type")
+        return
     for task, variants in architecture.variants.items():
         write_line(f"\n{task}")
         for variant in variants:
@@ -159,6 +163,14 @@ def show_architecture(
             write_table((graph.stem, "name", "type", "shape"), rows)
         for entry in (entry for entry in unshown if entry.task == task):
             write_line(f"  inputs cannot be shown: {entry.reason}")
+
+
+def show_auto(stand_ins: Sequence[Architecture]) -> None:
+    """What a conversion without `--arch` goes by, and what takes the models that no architecture owns."""
+    write_line("auto: the architecture that knows the checkpoint's files, or owns the model_type in config.json")
+    for entry in stand_ins:
+        write_line("for a model type that no architecture owns:\n")
+        show_architecture(entry, (), ())
 
 
 def _found_by(architecture: Architecture) -> str:

@@ -59,6 +59,15 @@ def test_a_task_whose_inputs_cannot_be_shown_says_why(install: Callable[..., Non
     assert "it stands in for many model types; name one of them with --arch" in entry["unshown"][0]["reason"]
 
 
+def test_list_says_what_auto_does_and_what_takes_other_models(capsys: Capture) -> None:
+    assert run(["list", "--arch", "auto"]) == 0
+    chosen, _, _, stand_in, *tasks = capsys.readouterr().out.splitlines()
+    assert "model_type in config.json" in chosen and stand_in.startswith("generic: any other class")
+    assert "video-classification" in " ".join(tasks)
+    assert run(["list", "--arch", "auto", "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)["architectures"]] == ["generic"]
+
+
 OWN_LAYOUT = """
 from converter import Architecture, Variant, hookimpl
 

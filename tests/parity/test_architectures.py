@@ -44,6 +44,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
         "experts of an odd width, each with its own run of tokens",
     ),
     ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
+    (
+        "vit",
+        "image-classification",
+        {"image_size": [24, 40], "patch_size": [6, 8], "num_channels": 2},
+        "patches of a height and a width of their own, which fix the image's size",
+    ),
     ("convnext", "image-classification", {}, "no attention, any image size"),
     ("detr", "object-detection", {}, "a mask of a resolution of its own"),
     ("rt_detr", "object-detection", {}, "queries picked by score among anchors of any image size"),
@@ -160,6 +166,15 @@ def test_every_task_that_is_offered_has_a_class() -> None:
         source = architecture.source
         if isinstance(source, TransformersModel):
             assert set(architecture.tasks) == set(source.classes), name
+
+
+@pytest.mark.parametrize(("patch", "varies"), [(4, True), ([4, 6], False), ((4, 4), False)])
+def test_positions_are_stretched_only_over_patches_of_one_side(patch: Any, varies: bool) -> None:
+    from transformers import ViTConfig
+
+    config = ViTConfig(image_size=24, patch_size=patch)
+    (component,) = load_registry().find("vit").components(config, "image-feature-extraction")
+    assert ({axis.name for axis in component.axes} == {"batch_size", "height", "width"}) is varies
 
 
 def test_every_chosen_case_exists() -> None:
