@@ -167,7 +167,9 @@ def show_architecture(
 
 def show_auto(stand_ins: Sequence[Architecture]) -> None:
     """What a conversion without `--arch` goes by, and what takes the models that no architecture owns."""
-    write_line("auto: the architecture that knows the checkpoint's files, or owns the model_type in config.json")
+    write_line(
+        "auto: the architecture that knows the checkpoint's files, or owns the model_type in config.json"
+    )
     for entry in stand_ins:
         write_line("for a model type that no architecture owns:\n")
         show_architecture(entry, (), ())
