@@ -1,4 +1,4 @@
-"""Which inputs an audio graph has follows from what the checkpoint's feature extractor returns."""
+"""Audio graphs: which inputs they have follows from the feature extractor, and which frames of the output count."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from converter.checkpoint import open_checkpoint
 from converter.records import DummyInputs, Size
@@ -47,3 +48,21 @@ def example(folder: Path, size: Size) -> DummyInputs:
     config = architecture.source.config(open_checkpoint(folder))
     (component,) = architecture.components(config, "automatic-speech-recognition")
     return component.inputs(size)
+
+
+@pytest.mark.parametrize("arch", ["granite_speech5_ctc", "lasr_encoder", "parakeet_ctc"])
+def test_frames_that_count_are_those_the_model_itself_says(
+    arch: str, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    """What these models make of padding differs between eager and fused attention, and means nothing."""
+    architecture = load_registry().find(arch)
+    (task,) = architecture.tasks
+    checkpoint = open_checkpoint(tiny_checkpoint(arch))
+    model = architecture.source.original(checkpoint, task, None)
+    (component,) = architecture.components(architecture.source.config(checkpoint), task)
+    for length in (component.axes[1].low, 41, 60):
+        made = component.inputs(Size({"batch_size": 3, "sequence_length": length}, "right"))
+        ((field, output),) = component.reference(model, made.tensors).items()
+        mask = made.tensors["attention_mask"]
+        expected = model._get_output_attention_mask(mask, target_length=output.shape[1])
+        assert torch.equal(made.valid[field], expected)
