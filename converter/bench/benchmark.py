@@ -22,6 +22,7 @@ from converter.bench.load import BATCH_SIZES, Load
 from converter.bench.report import BenchReport, Contender, Spread
 from converter.errors import PackageError, UsageError
 from converter.request import SILENT, Progress
+from converter.scratch import scratch_folder
 
 WARM_UP = 2
 TORCH = "torch"
@@ -41,9 +42,10 @@ def bench(
 ) -> BenchReport:
     """Measure the precisions of a package (empty: all), and torch on `model` where it is given.
 
-    Encoders and classifiers are measured at `batch_sizes`, those of texts on so many `documents` besides; decoders,
-    alone or with an encoder, by generating `new_tokens` tokens. `threads` is each contender's, None for the cores this
-    process may use. Raises UsageError for numbers that measure nothing, PackageError for a package of another kind.
+    Encoders and classifiers are measured at `batch_sizes`, those of texts on so many `documents` besides; models that
+    generate by `new_tokens` tokens. Graphs of any other kind get what the architecture they were made by declares,
+    which takes torch. `threads` is each contender's, None for the cores this process may use. Raises UsageError for
+    numbers that measure nothing, PackageError for graphs that nobody knows what to feed to.
     """
     numbers = (repeats, documents, *batch_sizes, threads or 1)
     if not batch_sizes or min(numbers) < 1 or new_tokens < 2:
@@ -54,19 +56,21 @@ def bench(
     from converter.runtime.files import open_package
 
     files = open_package(package)
-    work = plan(files, Amounts(batch_sizes, documents, new_tokens))
-    load, threads = work.load, threads or _usable_cores()
-    shared = {"package": str(files.folder), "threads": threads, "kind": work.kind, **work.settings}
-    contenders = _contenders(shared, model, precisions or work.precisions)
-    with ExitStack() as stack, progress.stage(f"benchmark {', '.join(contenders)}"):
+    threads = threads or _usable_cores()
+    with ExitStack() as stack:
+        scratch = stack.enter_context(scratch_folder())
+        work = plan(files, Amounts(batch_sizes, documents, new_tokens), scratch)
+        shared = {"package": str(files.folder), "threads": threads, "kind": work.kind, **work.settings}
+        contenders = _contenders(shared, model, precisions or work.precisions)
+        stack.enter_context(progress.stage(f"benchmark {', '.join(contenders)}"))
         workers = {name: stack.enter_context(_worker(name, each)) for name, each in contenders.items()}
-        measured = _measure(workers, load, repeats, progress)
+        measured = _measure(workers, work.load, repeats, progress)
     return BenchReport(
         package=str(files.folder),
-        measures=load.measures,
+        measures=work.load.measures,
         contenders=tuple(measured),
-        agreement=load.agreement,
-        load=load.words,
+        agreement=work.load.agreement,
+        load=work.load.words,
         threads=threads,
         repeats=repeats,
         machine=_machine(),

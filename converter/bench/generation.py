@@ -9,14 +9,13 @@ import numpy as np
 
 from converter.bench.graphs import load_original
 from converter.bench.inputs import Drawn, draw
-from converter.errors import PackageError
 from converter.runtime.bound import BoundGraph
 from converter.runtime.files import PackageFiles, open_package
 from converter.runtime.session import Array, SessionSettings
 
 ENCODER, DECODER = "encoder_model", "decoder_model_merged"
-_STEP_INPUTS = {"input_ids", "attention_mask", "position_ids"}
-_PAIR_INPUTS = {"input_ids", "encoder_hidden_states", "encoder_attention_mask", "use_cache_branch"}
+STEP_INPUTS = {"input_ids", "attention_mask", "position_ids"}
+PAIR_INPUTS = {"input_ids", "encoder_hidden_states", "encoder_attention_mask", "use_cache_branch"}
 
 
 class TorchDecoder:
@@ -65,23 +64,11 @@ def _open(files: PackageFiles, stem: str, precision: str, threads: int) -> Bound
     return BoundGraph(files, files.graph((stem,), precision), SessionSettings(threads=threads))
 
 
-def _open_decoder(
-    files: PackageFiles, stem: str, precision: str, threads: int, known: set[str]
-) -> BoundGraph:
-    """Raises PackageError for a graph of which an input is neither known nor a past."""
-    graph = _open(files, stem, precision, threads)
-    if unknown := set(graph.inputs) - set(graph.states.values()) - known:
-        raise PackageError(
-            f"{graph.file} takes {', '.join(sorted(unknown))}, for which a benchmark has no values"
-        )
-    return graph
-
-
 class OnnxDecoder:
     """The same with a graph. What a step returns as present goes into the next where it lies, never copied."""
 
     def __init__(self, package: str, precision: str, threads: int) -> None:
-        self._graph = _open_decoder(open_package(package), "model", precision, threads, _STEP_INPUTS)
+        self._graph = _open(open_package(package), "model", precision, threads)
 
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Iterator[int]:
         """The tokens after the prompt, one by one."""
@@ -106,7 +93,7 @@ class OnnxPair:
     def __init__(self, package: str, precision: str, threads: int, start: int) -> None:
         files = open_package(package)
         self._encoder = _open(files, ENCODER, precision, threads)
-        self._decoder = _open_decoder(files, DECODER, precision, threads, _PAIR_INPUTS)
+        self._decoder = _open(files, DECODER, precision, threads)
         self._start = start
 
     def generate(self, source: Sequence[Drawn], new_tokens: int) -> Iterator[int]:

@@ -22,6 +22,10 @@ _IMAGES, _SOUNDS = ("pixel_values",), ("input_values", "input_features")
 _MASKS = ("pixel_mask", "attention_mask")
 
 
+class UnknownKindError(PackageError):
+    """Nothing in a benchmark knows what to feed to a package's graphs; the architecture it was made by may."""
+
+
 def unit_of(graph: GraphInfo) -> str | None:
     """`images` or `clips`, by what the graph takes; None for anything else."""
     names = {value.name for value in graph.inputs}
@@ -32,7 +36,7 @@ def unit_of(graph: GraphInfo) -> str | None:
 
 
 def describe(files: PackageFiles, graph: GraphInfo, batch: int) -> list[Drawn]:
-    """The inputs of a graph of `images` or `clips`, for so many of them. Raises PackageError for a shape unknown."""
+    """The inputs of a graph of `images` or `clips`, for so many. Raises UnknownKindError for a shape unknown."""
     sizes = _Sizes(files, graph)
     return [
         {
@@ -80,7 +84,7 @@ class _Sizes:
         usual = self._usual()
         free = [size for size in value.shape[1:] if not isinstance(size, int)]
         if free and len(usual) != len(free):
-            raise PackageError(
+            raise UnknownKindError(
                 f"{file} takes {value.name} {list(value.shape)}, a shape for which a benchmark knows no size",
                 remedy="time it with onnxruntime itself, as its README.md shows",
             )

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.bench.load import encoded
+from converter.bench.original import TorchComponent, load_declared
 from converter.packages.graph_info import read_graph
 from converter.runtime.files import open_package
 from converter.runtime.late_interaction import LateInteraction
-from converter.runtime.session import Array, OneByOne
-
-if TYPE_CHECKING:
-    from converter.records import Component
-
-
-class TorchComponent(OneByOne):
-    """The untouched original behind the interface of a graph, called as the architecture's own reference calls it."""
-
-    def __init__(self, original: Any, component: Component, inputs: Sequence[str]) -> None:
-        self._original, self._component = original, component
-        self.inputs = tuple(inputs)
-
-    def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]:
-        import torch
-
-        tensors = {name: torch.from_numpy(feed[name]) for name in self.inputs}
-        with torch.inference_mode():
-            found: NDArray[np.float32] = self._component.reference(self._original, tensors)[
-                "embeddings"
-            ].numpy()
-        return found
 
 
 class LateRunner:
@@ -46,30 +23,19 @@ class LateRunner:
         self._model = LateInteraction(settings["package"], precision=precision, threads=threads)
         self._package, self._documents = settings["package"], settings["documents"]
         if settings["model"]:
-            self._replace_graphs(settings["model"], settings["architecture"], threads)
+            self._replace_graphs(settings["model"], threads)
 
-    def _replace_graphs(self, model: str, name: str, threads: int) -> None:
-        import torch
-
-        from converter.registry import load_registry
-        from converter.request import ConversionRequest
-        from converter.selection import choose_task, find_source
-
-        torch.set_num_threads(threads)
-        with tempfile.TemporaryDirectory() as scratch:
-            request = ConversionRequest(model=model, arch=name)
-            architecture, checkpoint = find_source(request, load_registry(), Path(scratch))
-            task = choose_task(None, architecture, checkpoint)
-            original = architecture.source.original(checkpoint, task, None)
-            config = architecture.source.config(checkpoint)
-        parts = {part.stem: part for part in architecture.components(config, task)}
+    def _replace_graphs(self, model: str, threads: int) -> None:
         files = open_package(self._package)  # the graphs themselves stay closed: their memory is not torch's
+        original, declared = load_declared(files, model, threads)
+        parts = declared.components()
         for attribute, stem in (("_text", "text_model"), ("_image", "image_model")):
             if attribute == "_image" and self._documents:
                 continue
             graph = read_graph(files.folder, files.graph((stem, "model"), "auto"))
             inputs = [value.name for value in graph.inputs]
-            vars(self._model)[attribute] = TorchComponent(original, parts.get(stem) or parts["model"], inputs)
+            part = parts.get(stem) or parts["model"]
+            vars(self._model)[attribute] = TorchComponent(original, part, inputs, "embeddings")
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Seconds of each call, or pages or documents per second; vectors of all tokens where asked for."""

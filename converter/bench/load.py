@@ -6,15 +6,20 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter.bench.report import Measure
+from converter.errors import PackageError
+
+if TYPE_CHECKING:
+    from converter.bench.feeds import Made
 
 BATCH_SIZES = (1, 8, 32)
 WORDS = 16  # of each text whose latency is measured
 DOCUMENT_WORDS = (4, 120)  # the shortest and longest document
 DOCUMENT_BATCH = 32
 CALLS_FOR = 16  # texts a turn at least, so that small batches are not one tick of the clock
+COMPARED = 2  # rows of made-up inputs at which outputs are compared
 ARRAY_CALLS_FOR = 4  # images or clips, which take longer
 PROMPTS, PROMPT_TOKENS = 2, 32  # a turn
 PAGE, PAGES = (640, 480), 2  # height and width of a page, and how many are run at once
@@ -144,6 +149,47 @@ def generation_load(prompts: Sequence[Any], new_tokens: int, of: str = "") -> Lo
     return Load(measures, (request,), request, "same tokens", _same_tokens, words)
 
 
+def graphs_load(made: Made) -> Load:
+    """Latency of each graph at its batch sizes, and rows a second in the largest batch."""
+    measures: list[Measure] = []
+    tasks: list[dict[str, Any]] = []
+    for stem in made.stems:
+        name = f"{stem}, " if len(made.stems) > 1 else ""
+        batches = made.batches[stem]
+        for size in batches or (COMPARED,):
+            largest = bool(batches) and size == max(batches)
+            task: dict[str, Any] = {
+                "name": f"{name}batch {size}" if batches else f"{name}one call",
+                "stem": stem,
+                "batch": size,
+                "calls": -(-ARRAY_CALLS_FOR // size),
+                "rate": f"{name}rows/s" if largest else "",
+            }
+            tasks.append(task)
+            measures.append(Measure(task["name"], "lower"))
+        if batches:
+            measures.append(Measure(f"{name}rows/s", "higher"))
+    words = (
+        f"latency of {'each graph by itself' if name else 'the graph'} on inputs that its architecture makes up"
+        + (f" ({made.sizes})" if made.sizes else "")
+        + ", what comes before the model not counted; rows/s in the largest batch; cosine is the least of any row of"
+        f" any output at {COMPARED} rows"
+    )
+    return Load(tuple(measures), tuple(tasks), {}, "cosine", _least_of_files, words)
+
+
+def scenario_load(made: Made, new_tokens: int) -> Load:
+    """Time to the first token of all rows, and tokens of all rows a second after it."""
+    of = f"{made.scenario}, {made.rows} rows a batch"
+    words = (
+        f"{of}, {new_tokens} tokens a row, those of all rows counted; same tokens is the share of them that are the"
+        " baseline's"
+    )
+    request = {"new_tokens": new_tokens}
+    measures = (Measure("first token", "lower"), Measure("tokens/s", "higher"))
+    return Load(measures, (request,), request, "same tokens", _same_tokens, words)
+
+
 def make_tokens(vocabulary: int, count: int) -> list[list[int]]:
     """So many prompts. The same every time."""
     draw = random.Random(0)
@@ -162,6 +208,31 @@ def _least_cosine(found: Any, baseline: Any) -> float:
     a, b = np.asarray(found, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def _least_of_files(found: str, baseline: str) -> float:
+    """Of any row of any output that both files have; of whole numbers only where there is nothing else."""
+    import numpy as np
+
+    with np.load(found) as ours, np.load(baseline) as theirs:
+        both = [name for name in theirs.files if name in ours.files]
+        pairs = [(ours[name], theirs[name]) for name in both]
+    pairs = [pair for pair in pairs if np.issubdtype(pair[0].dtype, np.floating)] or pairs
+    if not pairs:
+        raise PackageError("the graphs give no output that the original gives: nothing can be compared")
+    return min(_rows_cosine(ours, theirs) for ours, theirs in pairs)
+
+
+def _rows_cosine(found: Any, baseline: Any) -> float:
+    """Zeros are like zeros, and infinities like infinities in the same places."""
+    import numpy as np
+
+    rows = len(found) if found.ndim > 1 else 1
+    a, b = (array.astype(np.float64).reshape(rows, -1) for array in (found, baseline))
+    alike = ~np.isfinite(a) & (a == b)
+    a, b = np.where(alike, 0, a), np.where(alike, 0, b)
+    empty = ~(a.any(axis=1, keepdims=True) | b.any(axis=1, keepdims=True))
+    return _least_cosine(np.where(empty, 1, a), np.where(empty, 1, b))
 
 
 def _same_tokens(found: Any, baseline: Any) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 from converter.additions import Better
 from converter.text import markdown_table
 
+MOST_COLUMNS = 6  # of measures
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -126,7 +128,12 @@ class BenchReport:
         )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows for the screen: ratios first, then what they are made of."""
+        """Header and rows for the screen: ratios first, then what they are made of.
+
+        A row is a contender, or a measure where there are too many of those to stand beside each other.
+        """
+        if len(self.measures) > MOST_COLUMNS:
+            return self._by_measure()
         header = (
             self.contenders[0].name + " = 1",
             *(f"{each.name} x" for each in self.measures),
@@ -137,15 +144,43 @@ class BenchReport:
         )
         return header, [self._row(contender) for contender in self.contenders]
 
+    def _by_measure(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        base, *others = self.contenders
+        ratios = [self.ratios(contender) for contender in others]
+        names = tuple(contender.name for contender in self.contenders)
+        header = (f"{base.name} = 1", *(f"{name} x" for name in names[1:]), *names)
+        rows = [
+            (
+                each.title,
+                *(f"{ratio[each.name]:.2f}" for ratio in ratios),
+                *(each.text(contender.figures[each.name]) for contender in self.contenders),
+            )
+            for each in self.measures
+        ]
+        for title, texts in zip(
+            (self.agreement, "open s", "MB"), zip(*map(_last, self.contenders), strict=True), strict=True
+        ):
+            rows.append((title, *("" for _ in others), *texts))
+        return header, rows
+
     def _row(self, contender: Contender) -> tuple[str, ...]:
+        agreement, *rest = _last(contender)
         return (
             contender.name,
             *(f"{ratio:.2f}" for ratio in self.ratios(contender).values()),
-            f"{contender.agreement:.5f}",
+            agreement,
             *(each.text(contender.figures[each.name]) for each in self.measures),
-            f"{contender.open_seconds:.2f}",
-            f"{contender.resident_bytes / 1e6:.0f}",
+            *rest,
         )
+
+
+def _last(contender: Contender) -> tuple[str, str, str]:
+    """What is no measure: agreement, seconds to open, memory."""
+    return (
+        f"{contender.agreement:.5f}",
+        f"{contender.open_seconds:.2f}",
+        f"{contender.resident_bytes / 1e6:.0f}",
+    )
 
 
 _PLAIN = ("name", "import_seconds", "open_seconds", "resident_bytes", "agreement")

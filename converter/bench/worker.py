@@ -141,12 +141,26 @@ def _late(settings: Mapping[str, Any]) -> Runner:
     return LateRunner(settings)
 
 
+def _graphs(settings: Mapping[str, Any]) -> Runner:
+    from converter.bench.declared import GraphsRunner
+
+    return GraphsRunner(settings)
+
+
+def _scenario(settings: Mapping[str, Any]) -> Runner:
+    from converter.bench.declared import ScenarioRunner
+
+    return ScenarioRunner(settings)
+
+
 RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], Runner]] = {
     "text": TextRunner,
     "arrays": ArrayRunner,
     "generation": GenerationRunner,
     "pair": PairRunner,
     "late": _late,
+    "graphs": _graphs,
+    "scenario": _scenario,
 }
 
 

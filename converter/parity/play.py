@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +50,10 @@ def play_graphs(played: Played, folder: Path, device: str) -> Comparison:
     scenario = played.scenario
     stems = sorted(scenario.stems)
     sessions = {stem: open_session(folder / f"{stem}.onnx", device=device) for stem in stems}
-    state = State(played.prompt)
-    for call in scenario.opening:
-        make(call, sessions, state)
-    choose(state)
-    while len(state.tokens) < played.tokens.shape[1]:
-        for call in scenario.step:
-            make(call, sessions, state)
-        choose(state)
-    found = np.stack(state.tokens, axis=1)
-    different = int((found != played.tokens).sum())
     batch, steps = played.tokens.shape
+    tokens = generate(scenario.opening, scenario.step, played.prompt, sessions)
+    found = np.stack(list(islice(tokens, steps)), axis=1)
+    different = int((found != played.tokens).sum())
     return Comparison(
         component=scenario.step[-1].stem,
         size=f"{scenario.name}: {batch} rows, {steps} tokens",
@@ -69,6 +63,23 @@ def play_graphs(played: Played, folder: Path, device: str) -> Comparison:
         cosine=1.0 - different / found.size,
         passed=different == 0,
     )
+
+
+def generate(
+    opening: Sequence[Call],
+    step: Sequence[Call],
+    prompt: Mapping[str, NDArray[np.generic]],
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+) -> Iterator[NDArray[np.int64]]:
+    """The tokens of all rows (batch,), one after the other, without end."""
+    state = State(prompt)
+    calls = opening
+    while True:
+        for call in calls:
+            make(call, sessions, state)
+        choose(state)
+        yield state.tokens[-1]
+        calls = step
 
 
 def make(call: Call, sessions: Mapping[str, onnxruntime.InferenceSession], state: State) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import PluginError, UsageError
-from converter.json_files import object_or_empty
+from converter.packages.declared import architecture_of, declared_by
 from converter.packages.graph_info import GraphInfo
 from converter.precision.samples import draw_feed
 
@@ -27,12 +27,10 @@ def made_up_feeds(
     not installed, or needs a package that is not. Raises PluginError where it fails, and UsageError where inputs
     would have to be drawn for a graph that takes whole numbers.
     """
-    from converter.registry import load_registry
-
-    name, registry = str(record.get("architecture", "")), load_registry()
+    name = str(record.get("architecture", ""))
     if not name:  # an ONNX file that was given
         return drawn_feeds(graphs, count), "made-up inputs"
-    architecture = registry.known(name) or registry.stand_in(name, None)
+    architecture = architecture_of(record)
     if architecture is None:
         return _drawn_since(f"the architecture {name!r} is not installed", graphs, count)
     try:
@@ -49,12 +47,9 @@ def made_up_feeds(
 def _declared_feeds(
     architecture: Architecture, folder: Path, record: Mapping[str, Any], stems: Sequence[str], count: int
 ) -> list[Feed]:
-    from converter.records import Checkpoint, Size
+    from converter.records import Size
 
-    content = object_or_empty(folder / "config.json") or record.get("source", {}).get("config", {})
-    config = architecture.source.config(Checkpoint(folder, folder.name, None, content, {}))
-    task = str(record.get("task"))
-    components = {component.stem: component for component in architecture.components(config, task)}
+    components = declared_by(architecture, folder, record).components()
     draw = random.Random(0)
     feeds: list[Feed] = []
     for seed in range(count):

@@ -1,0 +1,68 @@
+"""The untouched original of a package in a benchmark, called as its architecture's own references call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import PackageError
+from converter.runtime.files import PackageFiles
+from converter.runtime.session import Array, OneByOne
+
+if TYPE_CHECKING:
+    from converter.packages.declared import Declared
+    from converter.records import Component
+
+
+def load_declared(files: PackageFiles, model: str, threads: int) -> tuple[Any, Declared]:
+    """The model of a checkpoint in float32, on so many threads, and what the package's architecture declares of it.
+
+    Raises PackageError for a package that does not say which architecture it was made by.
+    """
+    import torch
+
+    from converter.packages.declared import Declared
+    from converter.packages.staging import RECORD
+    from converter.registry import load_registry
+    from converter.request import ConversionRequest
+    from converter.scratch import scratch_folder
+    from converter.selection import choose_task, find_source
+
+    torch.set_num_threads(threads)
+    record = files.read_object(RECORD)
+    if not record.get("architecture"):
+        raise PackageError(
+            f"{files.folder} does not say which architecture it was made by, so the original cannot be called",
+            remedy="leave out --model to compare the precisions with each other",
+        )
+    trusted = bool(record.get("settings", {}).get("trust_remote_code"))
+    request = ConversionRequest(model=model, arch=str(record["architecture"]), trust_remote_code=trusted)
+    with scratch_folder() as scratch:
+        architecture, checkpoint = find_source(request, load_registry(), scratch)
+    task = choose_task(record.get("task"), architecture, checkpoint)
+    original = architecture.source.original(checkpoint, task, None)
+    return original, Declared(architecture, architecture.source.config(checkpoint), task)
+
+
+def call(original: Any, component: Component, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of a component by name, as the original computes them."""
+    import torch
+
+    with torch.inference_mode():
+        found = component.reference(original, {name: torch.from_numpy(feed[name]) for name in feed})
+    return {name: tensor.numpy() for name, tensor in found.items()}
+
+
+class TorchComponent(OneByOne):
+    """The original behind the interface of a graph that takes `inputs` and gives `output`."""
+
+    def __init__(self, original: Any, component: Component, inputs: Sequence[str], output: str) -> None:
+        self._original, self._component, self._output = original, component, output
+        self.inputs = tuple(inputs)
+
+    def run(self, feed: Mapping[str, Array]) -> NDArray[np.float32]:
+        """The output, float32."""
+        return call(self._original, self._component, {name: feed[name] for name in self.inputs})[self._output]
