@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,27 @@ def client_work(client_scripts: Any, tmp_path_factory: pytest.TempPathFactory) -
     del wanted["m2m100"]  # `make clients` has it
     wanted["feature-extraction"] = client_scripts.PRECISIONS
     return client_scripts.prepare(tmp_path_factory.mktemp("clients"), wanted)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Contenders without processes of their own, which tests of the command have: torch is imported here already."""
+    import torch
+
+    from converter.bench import benchmark as command
+    from converter.bench.worker import open_contender
+
+    @contextmanager
+    def worker(name: str, settings: dict[str, Any]) -> Iterator[Any]:
+        runner, imported, opened = open_contender(settings)
+        opening = {"import_seconds": imported, "open_seconds": opened}
+        ask = lambda request: {**runner.answer(request), "resident_bytes": 1}  # noqa: E731
+        yield command._Worker(opening, ask)
+
+    monkeypatch.setattr("converter.bench.benchmark._worker", worker)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from converter import convert
+from converter.bench.benchmark import bench
 from converter.cli.main import run
 from converter.errors import ParityError, PluginError
 from converter.precision.stored import read_graphs
@@ -94,12 +95,15 @@ def test_the_class_of_transformers_that_is_shown_converts(documented: Registry, 
     assert any(size.endswith("left") for size in sizes)
 
 
-def test_the_model_that_writes_is_held_to_its_tokens(
-    documented: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_model_that_writes_is_held_to_its_tokens_and_measured_by_them(
+    documented: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
 ) -> None:
-    report = convert(arch="writer", tiny=True, output=tmp_path / "package")
+    documented.find("writer").source.write_tiny(tmp_path / "writer", like=None, seed=0, task="writing")
+    report = convert(model=tmp_path / "writer", output=tmp_path / "package")
     (tokens,) = [row for row in report.parity.comparisons if row.output == "tokens"]
     assert report.parity.proven and tokens.size == "writing: 3 rows, 32 tokens"
+    measured = bench(tmp_path / "package", str(tmp_path / "writer"), repeats=1, new_tokens=40, threads=1)
+    assert [(entry.name, entry.agreement) for entry in measured.contenders] == [("torch", 1), ("fp32", 1)]
 
     (shown,) = [module for module in list(sys.modules.values()) if "the_last_tokens" in vars(module)]
     monkeypatch.setattr(shown, "the_last_tokens", the_first_tokens)

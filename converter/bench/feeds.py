@@ -35,14 +35,13 @@ class Made:
     stems     the graphs that are run
     batches   of each graph that is run by itself, the batch sizes it is timed at; none where its size is fixed
     sizes     in words, the sizes that are the same at every batch
-    scenario  the name of the scenario whose prompts lie there, in the place of inputs; `rows` of each
+    scenario  the name of the scenario whose prompts lie there, in the place of inputs
     """
 
     stems: tuple[str, ...]
     batches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     sizes: str = ""
     scenario: str = ""
-    rows: int = 0
 
 
 def make_feeds(
@@ -96,8 +95,7 @@ def _write_prompts(scenario: Scenario, folder: Path) -> Made:
     prompts = [_arrays(scenario.prompt(seed)) for seed in range(PROMPTS)]
     with (folder / _SCENARIO).open("wb") as file:
         pickle.dump((scenario.opening, scenario.step, prompts), file)
-    rows = len(next(iter(prompts[0].values())))
-    return Made(tuple(sorted(scenario.stems)), scenario=scenario.name, rows=rows)
+    return Made(tuple(sorted(scenario.stems)), scenario=scenario.name)
 
 
 def _write_inputs(

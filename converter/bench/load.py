@@ -180,10 +180,9 @@ def graphs_load(made: Made) -> Load:
 
 def scenario_load(made: Made, new_tokens: int) -> Load:
     """Time to the first token of all rows, and tokens of all rows a second after it."""
-    of = f"{made.scenario}, {made.rows} rows a batch"
     words = (
-        f"{of}, {new_tokens} tokens a row, those of all rows counted; same tokens is the share of them that are the"
-        " baseline's"
+        f"{made.scenario}, on a prompt that its architecture makes up; {new_tokens} tokens a row, those of all rows of"
+        " the prompt counted; same tokens is the share of them that are the baseline's"
     )
     request = {"new_tokens": new_tokens}
     measures = (Measure("first token", "lower"), Measure("tokens/s", "higher"))

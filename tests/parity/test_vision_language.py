@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from converter import convert
+from converter.bench.benchmark import bench
 from converter.checkpoint import open_checkpoint
 from converter.parity.play import Played, play_graphs, play_original
 from converter.registry import load_registry
@@ -48,14 +49,21 @@ def test_greedy_decoding_is_that_of_generate(name: str, tiny_checkpoint: Checkpo
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, Path]:
-    """Qwen2-VL, whose images have grids of their own: its tokens, and its graphs."""
-    folder, package = tiny_checkpoint("qwen2_vl"), tmp_path_factory.mktemp("seen") / "package"
-    convert(model=folder, output=package, parity="off")
+def seen_package(tiny_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen2-VL, whose images have grids of their own."""
+    package = tmp_path_factory.mktemp("seen") / "package"
+    convert(model=tiny_checkpoint("qwen2_vl"), output=package, parity="off")
+    return package
+
+
+@pytest.fixture(scope="module")
+def seen(tiny_checkpoint: Checkpoints, seen_package: Path) -> tuple[Played, Path]:
+    """Its tokens, and its graphs."""
+    folder = tiny_checkpoint("qwen2_vl")
     architecture, checkpoint = load_registry().find("qwen2_vl"), open_checkpoint(folder)
     (scenario,) = architecture.scenarios(architecture.source.config(checkpoint), TASK)
     model = architecture.source.original(checkpoint, TASK, None)
-    return play_original(model, scenario, seed=3, steps=32), package / "onnx"
+    return play_original(model, scenario, seed=3, steps=32), seen_package / "onnx"
 
 
 def test_prompts_of_different_lengths_and_images_give_the_tokens_of_the_original(
@@ -78,3 +86,14 @@ def test_another_image_and_other_positions_show(seen: tuple[Played, Path]) -> No
     positions = np.asarray(played.prompt["position_ids"])
     only_time = {**played.prompt, "position_ids": np.broadcast_to(positions[:1], positions.shape)}
     assert not play_graphs(replace(played, prompt=only_time), graphs, "cpu").passed
+
+
+def test_the_benchmark_times_the_three_graphs_as_one_model(
+    tiny_checkpoint: Checkpoints, seen_package: Path, in_this_process: None
+) -> None:
+    measured = bench(seen_package, str(tiny_checkpoint("qwen2_vl")), repeats=1, new_tokens=6, threads=1)
+    assert [entry.name for entry in measured.contenders] == ["torch", "fp32"]
+    assert "greedy generation from images" in measured.load
+    for entry in measured.contenders:
+        assert set(entry.figures) == {"first token", "tokens/s"}
+        assert entry.agreement == 1, "the same model chooses the same tokens"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +118,3 @@ def retrieval_package(colqwen2_package: Path, patches: Any, tmp_path_factory: py
     shutil.copytree(colqwen2_package, package)
     patches.save_pretrained(package)
     return package
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Contenders without processes of their own, which tests of the command have: torch is imported here already."""
-    import torch
-
-    from converter.bench import benchmark as command
-    from converter.bench.worker import open_contender
-
-    @contextmanager
-    def worker(name: str, settings: dict[str, Any]) -> Iterator[Any]:
-        runner, imported, opened = open_contender(settings)
-        opening = {"import_seconds": imported, "open_seconds": opened}
-        ask = lambda request: {**runner.answer(request), "resident_bytes": 1}  # noqa: E731
-        yield command._Worker(opening, ask)
-
-    monkeypatch.setattr("converter.bench.benchmark._worker", worker)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
