@@ -47,6 +47,17 @@ class PrecisionRow:
     def passed(self) -> bool:
         return not self.misses
 
+    @property
+    def rehearsal(self) -> str:
+        """What is missed, as it was on the samples that the plan was chosen by: whether those were too few shows here."""
+        trial = next((trial for trial in self.tried if trial.plan == self.plan), None)
+        if trial is None or self.quality is None:
+            return ""
+        values, judged = trial.quality.values, self.quality
+        missed = [name for name, bound in self.budget.items() if judged.misses({name: bound})]
+        found = ", ".join(f"{name} {values[name]:.5f}" for name in missed if name in values)
+        return f"on the {trial.quality.samples} samples it was chosen by: {found}" if found else ""
+
     def to_json(self) -> dict[str, Any]:
         """Plain values: the precision's entry in converter.json."""
         recipe = {**self.plan.to_json()}
@@ -89,6 +100,7 @@ class QuantizationReport:
             return
         left = [row.name for row in failed if row.name not in self.kept]
         lines = [f"{row.name}: {', '.join(row.misses)}" for row in failed]
+        lines += [f"{row.name}, {row.rehearsal}" for row in failed if row.rehearsal]
         raise ParityError(
             "the budget is missed on the evaluation inputs:\n  " + "\n  ".join(lines),
             remedy=f"not written: {', '.join(left)}; give a lower --keep, or --keep-failed"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from converter.errors import UsageError
+from converter.errors import ParityError, UsageError
 from converter.precision.budget import Quality, parse_keep
 from converter.precision.compare import compare_pages, compare_vectors
 from converter.precision.formats import Blocks, Columns, NormalFloat, Plan, read_plan
+from converter.precision.report import PrecisionRow, QuantizationReport
 from converter.precision.samples import corpus
 from converter.precision.search import Choice, Trial, choose_plan
 from converter.precision.targets import Tuning
@@ -139,6 +142,17 @@ def test_a_bound_that_means_nothing_is_refused(entry: str) -> None:
 )
 def test_a_plan_is_read_back_as_it_was_written(plan: Plan) -> None:
     assert read_plan(plan.to_json()) == plan
+
+
+def test_a_miss_says_what_the_samples_it_was_chosen_by_said() -> None:
+    """Eight pages had all kept their rank, fifty did not: nothing told the user that eight were too few."""
+    plan = Plan(Columns())
+    trial = Trial(plan, 10, Quality({"cosine": 0.99, "top1": 1.0}, samples=8))
+    judged, budget = Quality({"cosine": 0.98, "top1": 0.86}, samples=50), {"cosine": 0.9, "top1": 0.97}
+    row = PrecisionRow("q8", {}, {}, 0.26, judged, budget, plan, (trial,))
+    with pytest.raises(ParityError, match=r"top1 0\.86000 misses 0\.97") as caught:
+        QuantizationReport(Path(), (row,), ()).require_passed()
+    assert "q8, on the 8 samples it was chosen by: top1 1.00000" in caught.value.message
 
 
 @pytest.mark.parametrize("content", [[], {"matrices": 3}, {"matrices": {"format": "clay"}, "exceptions": {}}])
