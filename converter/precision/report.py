@@ -49,7 +49,7 @@ class PrecisionRow:
 
     @property
     def rehearsal(self) -> str:
-        """What is missed, as it was on the samples that the plan was chosen by: whether those were too few shows here."""
+        """What is missed, as it was on the samples the plan was chosen by: here it shows whether they were too few."""
         trial = next((trial for trial in self.tried if trial.plan == self.plan), None)
         if trial is None or self.quality is None:
             return ""
