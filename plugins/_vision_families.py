@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converter import Axis, DummyInputs, Size
-from converter.errors import UsageError
+from converter.plugins._llava import LLAVA, LLAVA_NEXT, ONEVISION, Anyres, Llava
 from converter.plugins._qwen_images import DeepQwen, Qwen
 from converter.plugins._qwen_vl import TINY as QWEN
 from converter.plugins._tiles import IDEFICS3, TEXT, VISION, tile_tensors
@@ -21,28 +21,6 @@ from converter.sources import merged
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-@dataclass(frozen=True)
-class Llava(Family):
-    def check(self, config: Any) -> None:
-        kind = config.vision_config.model_type
-        if kind not in ("clip_vision_model", "siglip_vision_model"):
-            raise UsageError(
-                f"LLaVA over a {kind} is not split into graphs: only towers with images of one size are",
-                remedy="convert a checkpoint over CLIP or SigLIP",
-            )
-
-    def image_tokens(self, config: Any, images: Mapping[str, torch.Tensor]) -> list[int]:
-        """All patches, and CLIP's class token; `default` leaves out the first of them."""
-        whole = config.vision_config.model_type == "clip_vision_model"
-        skipped = config.vision_feature_select_strategy == "default"
-        return [count + whole - skipped for count in super().image_tokens(config, images)]
-
-    def vision(self, model: nn.Module) -> nn.Module:
-        from converter.wrappers.vision_language import LlavaVision
-
-        return LlavaVision(model)
 
 
 @dataclass(frozen=True)
@@ -266,15 +244,9 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "idefics3": Tiled(IDEFICS3, "HuggingFaceM4/Idefics3-8B-Llama3"),
     "smolvlm": Tiled(IDEFICS3, "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"),
-    "llava": Llava(
-        {
-            "image_token_id": 593,
-            "vision_feature_layer": -2,
-            "text_config": {**TEXT, "head_dim": None},
-            "vision_config": {**VISION, "projection_dim": 20},
-        },
-        "llava-hf/llava-1.5-7b-hf",
-    ),
+    "llava": Llava(LLAVA, "llava-hf/llava-1.5-7b-hf"),
+    "llava_next": Anyres(LLAVA_NEXT, "llava-hf/llava-v1.6-mistral-7b-hf"),
+    "llava_onevision": Anyres(ONEVISION, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", bounded=True),
     "paligemma": Prefix(PALIGEMMA, "google/paligemma2-3b-pt-224"),
     "gemma3": Marked(
         {

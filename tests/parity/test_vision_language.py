@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter import convert
+from converter import Size, convert
 from converter.bench.benchmark import bench
 from converter.checkpoint import open_checkpoint
 from converter.parity.play import Played, play_graphs, play_original
+from converter.parity.runners import run_original
 from converter.registry import load_registry
 
 Checkpoints = Callable[..., Path]
@@ -32,6 +33,8 @@ MODELS = [
             "idefics3",
             "smolvlm",
             "llava",
+            "llava_next",
+            "llava_onevision",
             "paligemma",
             "got_ocr2",
             "internvl",
@@ -97,3 +100,21 @@ def test_the_benchmark_times_the_three_graphs_as_one_model(
     for entry in measured.contenders:
         assert set(entry.figures) == {"first token", "tokens/s"}
         assert entry.agreement == 1, "the same model chooses the same tokens"
+
+
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_grids_of_tiles_are_packed_as_the_original_packs_them(
+    name: str, tiny_checkpoint: Checkpoints
+) -> None:
+    """Images wide, tall, square and tiny: the best grid, its padding, newlines, and what is made smaller."""
+    architecture, checkpoint = load_registry().find(name), open_checkpoint(tiny_checkpoint(name))
+    model = architecture.source.original(checkpoint, TASK, None)
+    (vision, *_) = architecture.components(architecture.source.config(checkpoint), TASK)
+    sizes = [Size({"num_images": 1 + seed % 4}, seed=seed) for seed in range(40)]
+    tiles = set()
+    for result in run_original(model, vision, sizes):
+        tiles.add(result.inputs["pixel_values"].shape[1])
+        want, found = result.original["image_features"], result.wrapper["image_features"]
+        assert want.shape == found.shape
+        np.testing.assert_allclose(found, want, atol=1e-4)
+    assert len(tiles) >= 4
