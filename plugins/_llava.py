@@ -97,8 +97,13 @@ class Anyres(Llava):
 
     def features(self, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
         import torch
+        from accelerate.utils import align_module_device
 
-        return {"image_features": torch.cat(list(model.get_image_features(**tensors).pooler_output))}
+        with align_module_device(
+            model.model
+        ):  # the newline is its own, and may be on disk: not its forward is called
+            found = model.get_image_features(**tensors).pooler_output
+        return {"image_features": torch.cat(list(found))}
 
 
 # Grids of one to three tiles a side, 18 pixels each.

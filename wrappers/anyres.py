@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import nn
 
-from converter.wrappers.vision_language import LlavaVision
+from converter.wrappers.vision_language import LlavaVision, without_decoder
 
 Pinpoints = Sequence[Sequence[int]]
 
@@ -27,7 +28,7 @@ class AnyresVision(nn.Module):
     def __init__(self, model: Any, most: int | None) -> None:
         super().__init__()
         self.tiles = LlavaVision(model)
-        self.image_newline = model.model.image_newline
+        self.owner = without_decoder(model.model)
         config, vision = model.config, model.config.vision_config
         self.pinpoints = config.image_grid_pinpoints
         self.tile, self.side = vision.image_size, vision.image_size // vision.patch_size
@@ -41,7 +42,10 @@ class AnyresVision(nn.Module):
         An image has as many tiles as its grid, and the whole image before them; what is behind those does not count.
         """
         features = self.tiles(pixel_values.flatten(0, 1))
-        table = torch.cat([features.flatten(0, 1), self.image_newline[None]])
+        with align_module_device(
+            self.owner
+        ):  # a large original's weights are on disk until they are asked for
+            table = torch.cat([features.flatten(0, 1), self.owner.image_newline[None]])
         grids = best_grids(image_sizes, self.pinpoints, self.tile)
         seen = unpadded(image_sizes, grids * self.side)
         sizes = seen[:, 2:] if self.most is None else reduced(seen[:, 2:], self.most * self.side**2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
@@ -95,9 +96,12 @@ class CrossLayer:
         if part not in self.made:
             attention, hidden, past, use_past = self.arguments
             projection = projection_of(attention, part)
-            self.made[part] = torch.ops.converter.cross_attention_state(
-                hidden, projection.weight, projection.bias, past[part], use_past, past[part].shape[1]
-            )
+            with align_module_device(
+                projection
+            ):  # a large original's weights are on disk until they are asked for
+                self.made[part] = torch.ops.converter.cross_attention_state(
+                    hidden, projection.weight, projection.bias, past[part], use_past, past[part].shape[1]
+                )
         return self.made[part]
 
     @property

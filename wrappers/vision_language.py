@@ -55,14 +55,19 @@ class OwnFeatures(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = copy.copy(model.model)
-        parts = {name: part for name, part in model.model.named_children() if name != "language_model"}
-        self.model._modules = parts
+        self.model = without_decoder(model.model)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(images, channels, side, side) -> (images, tokens, hidden)."""
         features: torch.Tensor = self.model.get_image_features(pixel_values).pooler_output
         return features
+
+
+def without_decoder(model: Any) -> Any:
+    """A shallow copy: the same parameters, all but the language model's."""
+    seeing = copy.copy(model)
+    seeing._modules = {name: part for name, part in model.named_children() if name != "language_model"}
+    return seeing
 
 
 class LlavaVision(nn.Module):

@@ -20,10 +20,10 @@ from converter.packages.record import recorded_request
 from converter.parity.drawing import sizes_of, weight
 from converter.parity.metrics import Array, parity_sizes, tolerance_for
 from converter.parity.observe import Call, record_calls, run_inside
+from converter.parity.originals import open_original
 from converter.parity.points import Comparer, Point
 from converter.parity.proof import Job
 from converter.parity.runners import Case, run_original
-from converter.parity.verify import stays_on_disk
 from converter.pipeline import Ledger, choose_subject
 from converter.records import Comparison, Component, Dtype, Size, Tolerance
 from converter.request import SILENT, ConversionRequest, Progress
@@ -158,10 +158,10 @@ def _observe(
     """Run the original once more, at one failing size of each failing component, with hooks."""
     checkpoint = subject.checkpoint
     with scratch_folder() as scratch:
-        offload = scratch if stays_on_disk(checkpoint) else None
-        model = subject.architecture.source.original(checkpoint, subject.task, offload)
+        components = subject.components()
+        model = open_original(subject.architecture, components, checkpoint, subject.task, scratch)
         found = []
-        for component in subject.components():
+        for component in components:
             rows = [row for row in failed if row.component == component.stem]
             if rows:
                 against, size = choose_failure(component, rows, smallest.get(component.stem), seed)

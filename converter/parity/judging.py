@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from converter.errors import ParityError
 from converter.parity.drawing import sizes_of, smallest_failure, weight
 from converter.parity.metrics import Terms
+from converter.parity.originals import open_original
 from converter.parity.runners import open_session, run_original
-from converter.parity.verify import References, compare_case, compare_graphs, stays_on_disk, verdict
+from converter.parity.verify import References, compare_case, compare_graphs, verdict
 from converter.records import Checkpoint, Comparison, Component, ParityReport, Size
 
 if TYPE_CHECKING:
@@ -90,9 +91,11 @@ def smallest_failures(
     failed = {row.component for row in rows if not row.passed and sizes_of([row.size], seed)}
     found: dict[str, str] = {}
     with ledger.stage("find the smallest failing size"):
-        offload = scratch / "weights-again" if stays_on_disk(subject.checkpoint) else None
-        model = subject.architecture.source.original(subject.checkpoint, subject.task, offload)
-        for component in subject.components():
+        components = subject.components()
+        model = open_original(
+            subject.architecture, components, subject.checkpoint, subject.task, scratch / "weights-again"
+        )
+        for component in components:
             if component.stem not in failed:
                 continue
             own = [row for row in rows if row.component == component.stem]

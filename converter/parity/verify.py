@@ -16,6 +16,7 @@ from converter.errors import ParityError
 from converter.parity.axes import came_out_fixed, could_vary
 from converter.parity.drawing import draw_sizes
 from converter.parity.metrics import Terms, compare_all, parity_sizes
+from converter.parity.originals import elements, open_original
 from converter.parity.play import Played, play_graphs, play_original
 from converter.parity.runners import CASE, Case, load, open_session, run_graph, run_original, save
 from converter.records import (
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 
 # The original in fp32, its activations and the interpreter, in multiples of its weights; the session comes after it.
 MEMORY_FACTOR = 1.5
-# Bytes of fp32 weights up to which the original is loaded whole. Beyond, a run costs their reading, of which the
-# system's cache makes a copy: 0.12 s for the 0.44 GB of bert-base.
-RESIDENT = 256 * 2**20
-
 # Bytes of fp32 weights up to which scenarios are played to their end; each of their steps reads all of them.
 GENERATED_WHOLE, FEW_STEPS = 2**30, 4
 SCENARIO = ".scenario"  # the ending of a file that holds one
@@ -54,16 +51,6 @@ def choose_mode(asked: ParityMode, checkpoint: Checkpoint) -> tuple[ParityMode, 
         f"the original in fp32 takes about {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free"
     )
     return ("full", figures) if needed < available else ("structural", figures)
-
-
-def elements(checkpoint: Checkpoint) -> int:
-    """How many numbers its tensors hold."""
-    return sum(math.prod(info.shape) for info in checkpoint.tensors.values())
-
-
-def stays_on_disk(checkpoint: Checkpoint) -> bool:
-    """Whether the original runs with its weights on disk, read layer by layer as they are needed."""
-    return 4 * elements(checkpoint) > RESIDENT
 
 
 @dataclass(frozen=True)
@@ -93,8 +80,7 @@ def save_references(
     """
     warnings: list[str] = []
     with on_stage("run the original"):
-        offload = folder / "weights" if stays_on_disk(checkpoint) else None
-        model = architecture.source.original(checkpoint, task, offload)
+        model = open_original(architecture, components, checkpoint, task, folder / "weights")
         files: list[Path] = []
         for component in components:
             for case in _cases(model, component, seed, drawn):
