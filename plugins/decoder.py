@@ -11,6 +11,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.errors import UsageError
 from converter.plugins._causal import Causal, causal_component, causal_scenarios
 from converter.plugins._experts import experts_in_onnx
 from converter.plugins._sentence import SentenceModel
@@ -188,7 +189,19 @@ def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
     return () if task in ENCODING else causal_scenarios(_causal(config, task))
 
 
+def _check_positions(config: Any) -> None:
+    """Raise UsageError for positions that depend on the texts a model has seen before: a graph remembers nothing."""
+    entries = getattr(config, "rope_parameters", None) or {}
+    kinds = [entries, *(entry for entry in entries.values() if isinstance(entry, dict))]
+    if any(kind.get("rope_type") == "dynamic" for kind in kinds):
+        raise UsageError(
+            f"{config.model_type}: rope_type 'dynamic' turns positions by the longest text since the model was loaded",
+            remedy="a graph remembers none; 'yarn' and 'linear' stretch positions by a fixed factor",
+        )
+
+
 def _components(config: Any, task: str) -> Sequence[Component]:
+    _check_positions(config)
     return (
         decoder_components(config, task) if task in ENCODING else (causal_component(_causal(config, task)),)
     )

@@ -13,7 +13,7 @@ import pytest
 
 from converter import convert
 from converter.checkpoint import open_checkpoint
-from converter.errors import ParityError
+from converter.errors import ParityError, UsageError
 from converter.parity.play import Played, play_graphs, play_original
 from converter.registry import load_registry
 from converter.scenario import Scenario
@@ -72,6 +72,14 @@ def test_a_text_that_outgrows_its_positions_is_fed_anew_as_the_original_does(
     never = replace(step, given=partial(step.given.func, *step.given.args[:2], None, *step.given.args[3:]))
     row = play_graphs(replace(played, scenario=replace(played.scenario, step=(never,))), graphs, "cpu")
     assert not row.passed
+
+
+def test_positions_that_remember_longer_texts_are_refused() -> None:
+    from transformers import LlamaConfig
+
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 5000.0}
+    with pytest.raises(UsageError, match="longest text"):
+        load_registry().find("llama").components(LlamaConfig(rope_parameters=rope), TASK)
 
 
 def with_bindings(played: Played, change: Callable[[dict[str, str]], dict[str, str]]) -> Played:
