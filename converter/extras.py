@@ -10,11 +10,11 @@ NEEDED = ("torch", "transformers", "onnxscript", "accelerate", "hypothesis")
 
 
 def require_export() -> None:
-    """Raise UsageError, naming the extra to install, unless everything tracing needs is there. Imports nothing."""
+    """Raise UsageError, naming the extra to install, unless all that takes original models is there. Imports none."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"converting needs {', '.join(missing)}, which the base installation does not include",
+            f"this needs {', '.join(missing)}, which the base installation does not include",
             remedy="pip install 'converter[export]'",
             topic="extras",
         )

@@ -59,9 +59,10 @@ def bench(
     threads = threads or _usable_cores()
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
-        work = plan(files, Amounts(batch_sizes, documents, new_tokens), scratch)
+        local = _local(model) if model else None
+        work = plan(files, Amounts(batch_sizes, documents, new_tokens), scratch, local)
         shared = {"package": str(files.folder), "threads": threads, "kind": work.kind, **work.settings}
-        contenders = _contenders(shared, model, precisions or work.precisions)
+        contenders = _contenders(shared, local, precisions or work.precisions)
         stack.enter_context(progress.stage(f"benchmark {', '.join(contenders)}"))
         workers = {name: stack.enter_context(_worker(name, each)) for name, each in contenders.items()}
         measured = _measure(workers, work.load, repeats, progress)
@@ -84,7 +85,7 @@ def _contenders(
     """The settings of each contender's process, by name; torch, which is the baseline, comes first."""
     contenders: dict[str, dict[str, Any]] = {}
     if model:
-        contenders[TORCH] = {**shared, "model": _local(model)}
+        contenders[TORCH] = {**shared, "model": model}
     for name in precisions:
         contenders[name] = {**shared, "model": None, "precision": name}
     return contenders

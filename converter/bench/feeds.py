@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converter.bench.load import COMPARED
+from converter.bench.original import open_declared
 from converter.errors import ConverterError, PackageError, PluginError
 from converter.request import Progress
 from converter.runtime.session import Array
@@ -47,31 +48,46 @@ class Made:
 def make_feeds(
     package: Path,
     record: Mapping[str, Any],
+    model: str | None,
     stems: Sequence[str],
     batches: Sequence[int],
     folder: Path,
     progress: Progress,
 ) -> Made:
-    """Files in `folder` for the graphs `stems` of a package, by what its architecture declares.
+    """Files in `folder` for the graphs `stems` of a package, by what its architecture declares of it or of `model`.
 
-    Raises PackageError for an architecture that is not installed, PluginError where its code fails.
+    Raises PackageError for an architecture that is not installed, or that needs `model` to tell; PluginError where
+    its code fails.
     """
-    from converter.packages.declared import architecture_of, declared_by
-
     name = record["architecture"]
-    architecture = architecture_of(record)
-    if architecture is None:
-        raise PackageError(
-            f"{package} was made by the architecture {name!r}, which is not installed, so nobody knows what to feed it",
-            remedy="install the plugin that brings it, or time the graphs with onnxruntime itself",
-        )
     with _blaming(name, "say what it declares for this package"):
-        declared = declared_by(architecture, package, record)
+        declared = _declared(package, record, model)
         scenario = next((entry for entry in declared.scenarios() if entry.stems <= set(stems)), None)
     if scenario is not None:
         with _blaming(name, f"make the prompts of its scenario {scenario.name!r}"):
             return _write_prompts(scenario, folder)
     return _write_inputs(name, declared, stems, batches, folder)
+
+
+def _declared(package: Path, record: Mapping[str, Any], model: str | None) -> Declared:
+    from converter.packages.declared import architecture_of, declared_by
+
+    if model is not None:
+        return open_declared(record, model)[0]
+    architecture = architecture_of(record)
+    if architecture is None:
+        raise PackageError(
+            f"{package} was made by the architecture {record['architecture']!r}, which is not installed, so nobody"
+            " knows what to feed it",
+            remedy="install the plugin that brings it, or time the graphs with onnxruntime itself",
+        )
+    try:
+        return declared_by(architecture, package, record)
+    except ConverterError as error:  # some tell by the checkpoint's tensors
+        raise PackageError(
+            f"{package} does not say enough of its model without the checkpoint: {error.message}",
+            remedy="name the checkpoint with --model",
+        ) from error
 
 
 def prompts_of(folder: Path) -> tuple[Any, Any, list[Mapping[str, Array]]]:

@@ -9,33 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import PackageError
+from converter.packages.staging import RECORD
 from converter.runtime.files import PackageFiles
 from converter.runtime.session import Array, OneByOne
 
 if TYPE_CHECKING:
     from converter.packages.declared import Declared
-    from converter.records import Component
+    from converter.records import Checkpoint, Component
 
 
-def load_declared(files: PackageFiles, model: str, threads: int) -> tuple[Any, Declared]:
-    """The model of a checkpoint in float32, on so many threads, and what the package's architecture declares of it.
+def open_declared(record: Mapping[str, Any], model: str) -> tuple[Declared, Checkpoint]:
+    """What a package's architecture declares of a checkpoint, which is opened and not loaded.
 
     Raises PackageError for a package that does not say which architecture it was made by.
     """
-    import torch
-
     from converter.packages.declared import Declared
-    from converter.packages.staging import RECORD
     from converter.registry import load_registry
     from converter.request import ConversionRequest
     from converter.scratch import scratch_folder
     from converter.selection import choose_task, find_source
 
-    torch.set_num_threads(threads)
-    record = files.read_object(RECORD)
     if not record.get("architecture"):
         raise PackageError(
-            f"{files.folder} does not say which architecture it was made by, so the original cannot be called",
+            "the package does not say which architecture it was made by, so the original cannot be called",
             remedy="leave out --model to compare the precisions with each other",
         )
     trusted = bool(record.get("settings", {}).get("trust_remote_code"))
@@ -43,8 +39,16 @@ def load_declared(files: PackageFiles, model: str, threads: int) -> tuple[Any, D
     with scratch_folder() as scratch:
         architecture, checkpoint = find_source(request, load_registry(), scratch)
     task = choose_task(record.get("task"), architecture, checkpoint)
-    original = architecture.source.original(checkpoint, task, None)
-    return original, Declared(architecture, architecture.source.config(checkpoint), task)
+    return Declared(architecture, architecture.source.config(checkpoint), task), checkpoint
+
+
+def load_declared(files: PackageFiles, model: str, threads: int) -> tuple[Any, Declared]:
+    """The model of a checkpoint in float32, on so many threads, and what the package's architecture declares of it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    declared, checkpoint = open_declared(files.read_object(RECORD), model)
+    return declared.architecture.source.original(checkpoint, declared.task, None), declared
 
 
 def call(original: Any, component: Component, feed: Mapping[str, Array]) -> dict[str, Array]:

@@ -61,9 +61,10 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plan(files: PackageFiles, amounts: Amounts, scratch: Path) -> Plan:
-    """What to measure of a package. `scratch` takes what is fed to graphs that only their architecture knows.
+def plan(files: PackageFiles, amounts: Amounts, scratch: Path, model: str | None) -> Plan:
+    """What to measure of a package, which was made from the checkpoint `model` if that is given.
 
+    `scratch` takes what is fed to graphs that only their architecture knows.
     Raises PackageError for a package without graphs, and for one whose inputs nobody knows.
     """
     try:
@@ -71,7 +72,7 @@ def plan(files: PackageFiles, amounts: Amounts, scratch: Path) -> Plan:
     except UnknownKindError as error:
         if not files.read_object(RECORD).get("architecture"):
             raise PackageError(error.message, remedy=error.remedy) from None
-    return _declared(files, amounts, scratch)
+    return _declared(files, amounts, scratch, model)
 
 
 def _known(files: PackageFiles, amounts: Amounts) -> Plan:
@@ -190,13 +191,13 @@ def _pair(files: PackageFiles, amounts: Amounts) -> Plan:
     return Plan("pair", generation_load(sources, amounts.new_tokens, of), both, settings)
 
 
-def _declared(files: PackageFiles, amounts: Amounts, scratch: Path) -> Plan:
+def _declared(files: PackageFiles, amounts: Amounts, scratch: Path, model: str | None) -> Plan:
     """What the package's architecture declares: a scenario of its graphs, or else each graph by itself."""
     require_export()
     record = files.read_object(RECORD)
     stems = list(dict.fromkeys(stem for entry in record["variants"].values() for stem in entry["graphs"]))
     made: Made = run_without_torch(
-        "converter.bench.feeds:make_feeds", files.folder, record, stems, amounts.batch_sizes, scratch
+        "converter.bench.feeds:make_feeds", files.folder, record, model, stems, amounts.batch_sizes, scratch
     )
     settings = {"stems": made.stems, "feeds": str(scratch)}
     own = [files.precisions(stem) for stem in made.stems]

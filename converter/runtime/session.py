@@ -67,7 +67,8 @@ class SessionKeywords(TypedDict, total=False):
 class SessionSettings:
     """How graphs are opened.
 
-    `providers` are `cpu`, `cuda`, `tensorrt` or onnxruntime's own names, each alone or with its options;
+    `providers` are `cpu`, `cuda`, `tensorrt` or onnxruntime's own names, each alone or with its options; a single name
+    will do;
     `threads` are those within an operator, None for onnxruntime's choice. `prepacking` None packs weights
     unless the data file is larger than 1 GiB. Without `spinning`, threads that wait let others run: slower alone,
     faster on a machine that is busy.
@@ -81,8 +82,15 @@ class SessionSettings:
     spinning: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.providers, str):
+            object.__setattr__(self, "providers", (self.providers,))
         if not self.providers:
             raise UsageError("no provider is named", remedy='providers=("cpu",) is the default')
+        if wrong := [entry for entry in self.providers if not _is_provider(entry)]:
+            raise UsageError(
+                f"{wrong[0]!r} is no provider",
+                remedy='each is a name, or a name with its options: providers=(("cuda", {"device_id": 1}), "cpu")',
+            )
         if self.optimization not in LEVELS:
             raise UsageError(
                 f"no optimization level {self.optimization!r}", remedy=f"choose from {', '.join(LEVELS)}"
@@ -219,6 +227,13 @@ def session_options(settings: SessionSettings, data_bytes: int) -> Any:
     if not prepacking:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
+
+
+def _is_provider(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return True
+    pair = isinstance(entry, tuple | list) and len(entry) == 2
+    return pair and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
 def _name_and_options(provider: Provider) -> tuple[str, dict[str, Any]]:

@@ -119,4 +119,17 @@ def check_texts(texts: Sequence[Any]) -> list[str]:
     for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise UsageError(f"text {index} is of type {type(text).__name__}, not str: {text!r:.60}")
+        if not text.isascii():
+            _check_characters(index, text)
     return [str(text) for text in listed]
+
+
+def _check_characters(index: int, text: str) -> None:
+    """Half of a surrogate pair is no character; the tokenizer's own error names neither it nor the text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"text {index} has {text[error.start]!r} at {error.start}, which is half of a character",
+            remedy="read it with the encoding it was written in, or text.encode(errors='replace').decode()",
+        ) from error

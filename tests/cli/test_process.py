@@ -66,7 +66,7 @@ def test_a_base_installation_says_which_extra_to_install(tmp_path: Path) -> None
         [sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert "converting needs torch, transformers" in result.stderr
+    assert "this needs torch, transformers" in result.stderr
     assert "pip install 'converter[export]'" in result.stderr
     assert not list(tmp_path.iterdir())
 

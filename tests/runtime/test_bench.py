@@ -21,7 +21,7 @@ from converter.bench.inputs import describe, draw, unit_of
 from converter.bench.load import graphs_load, make_texts
 from converter.bench.report import BenchReport, Contender, Measure, Spread
 from converter.cli.main import run
-from converter.errors import PackageError, PluginError, UsageError
+from converter.errors import CheckpointError, PackageError, PluginError, UsageError
 from converter.packages.graph_info import GraphInfo, Value
 from converter.packages.package import inspect_package
 from converter.runtime.files import PackageFiles
@@ -288,7 +288,24 @@ def declared_feeds(declared: Any, folder: Path, batches: list[int], monkeypatch:
 
     monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record: record)
     monkeypatch.setattr("converter.packages.declared.declared_by", lambda *rest: declared)
-    return make_feeds(folder, {"architecture": "few"}, ["model"], batches, folder, SILENT)
+    return make_feeds(folder, {"architecture": "few"}, None, ["model"], batches, folder, SILENT)
+
+
+def test_an_architecture_that_tells_by_the_checkpoint_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ColIdefics3's width is that of a tensor in the checkpoint."""
+    from converter.bench.feeds import make_feeds
+    from converter.request import SILENT
+
+    def refuse(*rest: object) -> None:
+        raise CheckpointError("it has no tensor 'linear.weight'")
+
+    monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record: record)
+    monkeypatch.setattr("converter.packages.declared.declared_by", refuse)
+    with pytest.raises(PackageError, match=r"without the checkpoint: it has no tensor") as told:
+        make_feeds(tmp_path, {"architecture": "few"}, None, ["model"], [1], tmp_path, SILENT)
+    assert told.value.remedy == "name the checkpoint with --model"
 
 
 def test_rows_follow_the_batch_and_all_else_is_as_long_as_is_declared(

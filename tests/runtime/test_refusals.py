@@ -64,6 +64,9 @@ def test_a_module_that_is_not_in_the_graph_is_not_left_out_in_silence(copy: Path
         ({"providers": ["cuda"]}, "no CUDAExecutionProvider; it has .*CPUExecutionProvider"),
         ({"providers": [("tensorrt", {"device_id": 0}), "cuda"]}, "no TensorrtExecutionProvider"),
         ({"providers": ["cudaa"]}, "no provider 'cudaa'"),
+        ({"providers": "cuda"}, "no CUDAExecutionProvider"),
+        ({"providers": [None]}, "None is no provider"),
+        ({"providers": [("cpu", 3)]}, r"\('cpu', 3\) is no provider"),
         ({"providers": []}, "cpu"),
         ({"threads": 0}, "1 or more"),
         ({"optimization": "most"}, "extended"),
@@ -83,6 +86,8 @@ def test_a_setting_that_cannot_be_met_says_what_can(
 def test_what_is_no_text_is_named(encoder: Encoder) -> None:
     with pytest.raises(UsageError, match="text 1 is of type NoneType, not str"):
         encoder.encode(["a", None])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"text 1 has '\\ud83d' at 2, which is half of a character"):
+        encoder.encode(["ä", "so\ud83d"])
     with pytest.raises(UsageError, match="batch of 0"):
         encoder.encode(["a"], batch_size=0)
     with pytest.raises(UsageError, match="None is no list of texts"):
