@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from converter.errors import ExportError
 from converter.recipes import Parameter, RecipeTensor
 from converter.records import Architecture, Component, Dtype, DummyInputs, ExportedGraph, Size
+from converter.tracing.operators import OPERATORS
 from converter.tracing.skeleton import TORCH_DTYPES, parameter_names
 
 
@@ -58,7 +59,7 @@ def trace(
                 dynamic_shapes=(axes,),
                 input_names=list(inputs.tensors),
                 output_names=[output.name for output in component.outputs],
-                custom_translation_table=dict(architecture.translations()) or None,
+                custom_translation_table={**OPERATORS, **architecture.translations()},
                 opset_version=opset,
                 dynamo=True,
                 optimize=False,
