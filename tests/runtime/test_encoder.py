@@ -111,6 +111,13 @@ def test_a_callable_for_bulk_work_adds_a_column_and_travels(encoder: Encoder, mi
         embed({"text": ["a"]})
 
 
+@pytest.mark.parametrize("name", ["docs/runtime.md", "scripts/bulk.py"])
+def test_a_bulk_run_that_is_shown_keeps_its_checkpoint_after_success(name: str) -> None:
+    """Ray Data deletes it otherwise, and the same script run again writes every row a second time."""
+    text = (Path(__file__).parents[2] / name).read_text()
+    assert text.count("CheckpointConfig(\n") == text.count("delete_checkpoint_on_success=False\n") == 1
+
+
 @pytest.mark.xdist_group("minilm")
 def test_session_settings_change_no_number(encoder: Encoder, minilm_package: Path) -> None:
     other = Encoder(
