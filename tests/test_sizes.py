@@ -176,6 +176,20 @@ def test_a_wrapper_that_counts_positions_in_python_is_told_which_axis_it_fixed()
         trace(plain, component(BOTH), Unrolled(), dtype="fp32", opset=23, size=size)
 
 
+class Picked(nn.Module):
+    def forward(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return values[weights > 0.5]
+
+
+def test_a_size_that_only_values_tell_has_the_declared_name() -> None:
+    plain = cast(Architecture, SimpleNamespace(name="mine", patches=nullcontext, translations=dict))
+    picking = replace(component(BOTH), outputs=(Output("picked", {0: "num_picked"}),))
+    size = Size({"batch_size": 2, "length": 5})
+    graph = trace(plain, picking, Picked(), dtype="fp32", opset=23, size=size).model.graph
+    (picked,) = graph.outputs
+    assert picked.shape is not None and [str(dim) for dim in picked.shape] == ["num_picked", "3"]
+
+
 def test_an_output_that_the_reference_does_not_give_is_named() -> None:
     renamed = replace(component(BOTH), outputs=(Output("average", {0: "batch_size"}),))
     with pytest.raises(ParityError, match="its reference gives mean, and the outputs declared are average"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,7 @@ def trace(
     graph = program.model.graph
     _leave_recipes(graph, wrapper, model, component.stem)
     _check_interface(graph, inputs, component)
+    _name_found_sizes(graph, component)
     return ExportedGraph(component.stem, program.model, shared_scopes(wrapper, model))
 
 
@@ -204,6 +206,21 @@ def _check_interface(graph: ir.Graph, inputs: DummyInputs, component: Component)
         raise ExportError(
             f"{component.stem}: the wrapper returns {len(graph.outputs)} tensors, {len(expected)} outputs are declared"
         )
+
+
+def _name_found_sizes(graph: ir.Graph, component: Component) -> None:
+    """A size that only values tell (how many tokens are an image's) has torch's name, `u0`; here, the declared one."""
+    names: dict[str, str] = {}
+    for value, output in zip(graph.outputs, component.outputs, strict=True):
+        for place, axis in output.axes.items():
+            size = value.shape[place] if value.shape is not None and place < len(value.shape) else None
+            if isinstance(size, ir.SymbolicDim) and re.fullmatch(r"u\d+", str(size.value)):
+                names.setdefault(str(size.value), axis)
+    made = (value for node in graph for value in node.outputs if names)
+    for shape in (value.shape for value in made if value.shape is not None):
+        for place, size in enumerate(shape):
+            if isinstance(size, ir.SymbolicDim) and size.value in names:
+                shape[place] = names[size.value]
 
 
 def _first_line(error: BaseException) -> str:
