@@ -99,9 +99,8 @@ class Anyres(Llava):
         import torch
         from accelerate.utils import align_module_device
 
-        with align_module_device(
-            model.model
-        ):  # the newline is its own, and may be on disk: not its forward is called
+        # The newline between rows is the model's own and may be on disk, where its forward alone would fetch it.
+        with align_module_device(model.model):
             found = model.get_image_features(**tensors).pooler_output
         return {"image_features": torch.cat(list(found))}
 

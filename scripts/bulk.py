@@ -40,9 +40,8 @@ def main() -> None:
         help="results are written, and so kept, in blocks of about this size",
     )
     given = parser.parse_args()
-    if (
-        "RAY_ADDRESS" not in os.environ
-    ):  # a cluster of this machine: reading and writing run beside the workers
+    if "RAY_ADDRESS" not in os.environ:  # a cluster of this machine
+        # Reading and writing run beside the workers.
         ray.init(num_cpus=given.workers + 2)
     context = DataContext.get_current()
     context.target_max_block_size = int(given.block_mb * 2**20)

@@ -42,9 +42,8 @@ class AnyresVision(nn.Module):
         An image has as many tiles as its grid, and the whole image before them; what is behind those does not count.
         """
         features = self.tiles(pixel_values.flatten(0, 1))
-        with align_module_device(
-            self.owner
-        ):  # a large original's weights are on disk until they are asked for
+        # A large original's weights are on disk until they are asked for.
+        with align_module_device(self.owner):
             table = torch.cat([features.flatten(0, 1), self.owner.image_newline[None]])
         grids = best_grids(image_sizes, self.pinpoints, self.tile)
         seen = unpadded(image_sizes, grids * self.side)
@@ -116,9 +115,8 @@ def reduced(sizes: torch.Tensor, most: int) -> torch.Tensor:
     """Heights and widths in tokens, int64 (images, 2), smaller where one has more than 1.21 times `most` tokens."""
     ratio = (sizes.prod(dim=1, keepdim=True).double() / most).sqrt()
     quotient = (sizes / ratio).floor()
-    quotient = (
-        quotient - (quotient * ratio > sizes).double()
-    )  # a quotient that was rounded up to the next number
+    # A quotient may have been rounded up to the next whole number.
+    quotient = quotient - (quotient * ratio > sizes).double()
     return torch.where(ratio > 1.1, quotient.long(), sizes)
 
 

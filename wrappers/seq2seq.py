@@ -96,9 +96,8 @@ class CrossLayer:
         if part not in self.made:
             attention, hidden, past, use_past = self.arguments
             projection = projection_of(attention, part)
-            with align_module_device(
-                projection
-            ):  # a large original's weights are on disk until they are asked for
+            # A large original's weights are on disk until they are asked for.
+            with align_module_device(projection):
                 self.made[part] = torch.ops.converter.cross_attention_state(
                     hidden, projection.weight, projection.bias, past[part], use_past, past[part].shape[1]
                 )
