@@ -147,6 +147,7 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
+        start = time.perf_counter()
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None
         print(json.dumps(dict(case)), file=stdin, flush=True)
@@ -165,7 +166,7 @@ class Worker:
             "opset": DEFAULT_OPSET,
             "result": "fail",
             "reason": reason,
-            "seconds": TIME_LIMIT,
+            "seconds": round(time.perf_counter() - start, 1),
         }
 
     def stop(self) -> None:
