@@ -12,6 +12,7 @@ nothing at all, and everything else goes on working.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -87,13 +88,13 @@ class Registry:
         return self.architectures.get(name) or self.for_model_type(name) or self._alike(name)
 
     def stand_in(self, model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
-        """What stands in for a model type, whether or not anybody owns it."""
-        spellings = dict.fromkeys((model_type, model_type.replace("_", "-"), model_type.replace("-", "_")))
-        for entry in self.architectures.values():
-            for spelling in spellings if entry.stand_in else ():
-                found = entry.stand_in and entry.stand_in.architecture(spelling, checkpoint)
-                if found:
-                    return found
+        """What stands in for a model type, whether or not anybody owns it. Packages name it by its identifier."""
+        for stand_in in (entry.stand_in for entry in self.architectures.values() if entry.stand_in):
+            if found := stand_in.architecture(model_type, checkpoint):
+                return found
+            alike = (kind for kind in stand_in.model_types() if _loose(kind) == _loose(model_type))
+            if found := next(filter(None, (stand_in.architecture(kind, checkpoint) for kind in alike)), None):
+                return found
         return None
 
     def for_model_type(self, model_type: str) -> Architecture | None:
@@ -192,7 +193,7 @@ def _plugin(contribution: Contribution, made: Assembly) -> Plugin:
 
 
 def _loose(name: str) -> str:
-    return name.lower().replace("-", "_")
+    return re.sub(r"\W", "_", name.lower())
 
 
 def _selected(environ: Mapping[str, str]) -> frozenset[str] | None:

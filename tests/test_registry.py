@@ -191,6 +191,12 @@ def test_a_conversion_says_that_plugins_failed(install: Install, capsys: pytest.
     assert "1 plugin(s) failed to load; `converter plugins` says why" in capsys.readouterr().err
 
 
+def test_a_stand_in_is_found_by_the_name_that_packages_record(builtin: Registry) -> None:
+    """A package of `kosmos-2.5` says `kosmos_2_5`, which nothing found: it could not be verified."""
+    for name in ("kosmos-2.5", "kosmos_2_5", "Kosmos-2-5"):
+        assert builtin.find(name).model_types == ("kosmos-2.5",)
+
+
 def test_an_architecture_is_found_by_name_by_model_type_and_by_loose_spelling(install: Install) -> None:
     install("my_arch")
     registry = load()
