@@ -147,7 +147,7 @@ def is_masked(config: Any) -> bool:
     return getattr(config, "feat_extract_norm", "layer") == "layer" if said is None else bool(said)
 
 
-def _rows(size: Size, length: int, least: int) -> torch.Tensor:
+def row_mask(size: Size, length: int, least: int) -> torch.Tensor:
     """A mask (batch, length) in which each row but the first is padded on the right, if padding is asked for."""
     import torch
 
@@ -163,7 +163,7 @@ def _sample_inputs(config: Any, fewest: int, size: Size) -> DummyInputs:
 
     generator = torch.Generator().manual_seed(size.seed)
     length = size["sequence_length"]
-    mask = _rows(size, length, samples_for(config, fewest))
+    mask = row_mask(size, length, samples_for(config, fewest))
     tensors = {"input_values": torch.randn(mask.shape, generator=generator) * mask}
     if is_masked(config):
         tensors["attention_mask"] = mask
@@ -174,7 +174,7 @@ def _spectrum_inputs(config: Any, fewest: int, size: Size) -> DummyInputs:
     import torch
 
     generator = torch.Generator().manual_seed(size.seed)
-    mask = _rows(size, size["sequence_length"], fewest)
+    mask = row_mask(size, size["sequence_length"], fewest)
     features = torch.randn(*mask.shape, config.feature_projection_input_dim, generator=generator)
     tensors = {"input_features": features * mask[..., None], "attention_mask": mask}
     return DummyInputs(tensors, dict.fromkeys(tensors, LENGTHS))
@@ -188,13 +188,13 @@ def _window_inputs(config: Any, fewest: int, size: Size) -> DummyInputs:
     return DummyInputs({"input_values": spectrum}, {"input_values": {0: "batch_size"}})
 
 
-def _wrapper(task: str, model: nn.Module) -> nn.Module:
+def audio_wrapper(task: str, model: nn.Module) -> nn.Module:
     from converter.wrappers.audio_encoder import AudioEncoder, SpeakerEncoder
 
     return SpeakerEncoder(model) if task == SPEAKERS else AudioEncoder(model, tuple(TASKS[task][1]))
 
 
-def _reference(fields: tuple[str, ...], model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
+def audio_reference(fields: tuple[str, ...], model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
     output = model(**tensors)
     return {field: output[field] for field in fields}
 
@@ -227,9 +227,9 @@ def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
     return (
         Component(
             stem="model",
-            wrapper=partial(_wrapper, task),
+            wrapper=partial(audio_wrapper, task),
             inputs=partial(inputs, config, _fewest_frames(config, task)),
-            reference=partial(_reference, tuple(fields)),
+            reference=partial(audio_reference, tuple(fields)),
             axes=tuple(axes),
             outputs=tuple(Output(name, varying) for name, varying in fields.items()),
         ),

@@ -1,7 +1,7 @@
 """Conformer encoders that squeeze a spectrum together (Parakeet, LASR, Granite Speech), alone or with a CTC head.
 
-They make fewer frames than they are given. What they make of padding means nothing and is not compared: eager attention
-spreads such a frame over all others, fused attention over none.
+They make fewer frames than they are given. What they make of padding means nothing and is not compared: no key is left
+to such a frame, of which onnxruntime 1.31.1 makes something else than torch (2.2 apart in a small Parakeet).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converter import (
     Architecture,
@@ -23,15 +23,15 @@ from converter import (
     Variant,
     hookimpl,
 )
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-FEATURES, CTC = "feature-extraction", "automatic-speech-recognition"
-# task -> (class in transformers, the output field)
-TASKS = {FEATURES: ("AutoModel", "last_hidden_state"), CTC: ("AutoModelForCTC", "logits")}
-LENGTHS = {0: "batch_size", 1: "sequence_length"}
+from converter.plugins.audio_encoder import (
+    CTC,
+    FEATURES,
+    LENGTHS,
+    TASKS,
+    audio_reference,
+    audio_wrapper,
+    row_mask,
+)
 
 # Odd sizes. Parakeet and LASR squeeze by convolutions, Granite Speech in its blocks.
 TINY = {
@@ -104,47 +104,34 @@ FAMILY: dict[str, Kind] = {
 
 
 def _inputs(kind: Kind, config: Any, fewest: int, field: str, size: Size) -> DummyInputs:
-    """Rows but the first are padded on the right, where audio is, if padding is asked for."""
+    """A spectrum, its mask, and which of the frames that are made of it count."""
     import torch
 
     generator = torch.Generator().manual_seed(size.seed)
     length = size["sequence_length"]
-    real = torch.full((size["batch_size"],), length)
-    if size.padding != "none":
-        real = (length - torch.arange(len(real)) * max(1, length // 4)).clamp(min=fewest)
-    mask = (torch.arange(length) < real[:, None]).long()
+    mask = row_mask(size, length, fewest)
     bins = _encoder(config).num_mel_bins * kind.stacked
     features = torch.randn(*mask.shape, bins, generator=generator) * mask[..., None]
-    made, kept = kind.frames(_encoder(config), length), kind.frames(_encoder(config), real)
+    made, kept = kind.frames(_encoder(config), length), kind.frames(_encoder(config), mask.sum(dim=1))
     tensors = {"input_features": features, "attention_mask": mask}
     valid = {field: torch.arange(made) < kept[:, None]}
     return DummyInputs(tensors, dict.fromkeys(tensors, LENGTHS), valid)
 
 
-def _wrapper(field: str, model: nn.Module) -> nn.Module:
-    from converter.wrappers.audio_encoder import AudioEncoder
-
-    return AudioEncoder(model, (field,))
-
-
-def _reference(field: str, model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {field: model(**tensors)[field]}
-
-
 def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
-    field = TASKS[task][1]
+    ((field, varying),) = TASKS[task][1].items()
     fewest = next(count for count in range(1, 1000) if kind.frames(_encoder(config), count) > 0)
     return (
         Component(
             stem="model",
-            wrapper=partial(_wrapper, field),
+            wrapper=partial(audio_wrapper, task),
             inputs=partial(_inputs, kind, config, fewest, field),
-            reference=partial(_reference, field),
+            reference=partial(audio_reference, (field,)),
             axes=(
                 Axis("batch_size", 2, high=5),
                 Axis("sequence_length", fewest + 58, low=fewest, high=fewest + 120),
             ),
-            outputs=(Output(field, {0: "batch_size", 1: "num_frames"}),),
+            outputs=(Output(field, varying),),
         ),
     )
 

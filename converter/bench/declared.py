@@ -72,7 +72,7 @@ class GraphsRunner:
 
 
 class ScenarioRunner:
-    """A scenario of several graphs; `_generate` gives the tokens of all rows, one after the other."""
+    """A scenario of several graphs; `_time` runs it on a prompt, and says when its first and its last token came."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         files = open_package(settings["package"])

@@ -54,7 +54,7 @@ def example(folder: Path, size: Size) -> DummyInputs:
 def test_frames_that_count_are_those_the_model_itself_says(
     arch: str, tiny_checkpoint: Callable[..., Path]
 ) -> None:
-    """What these models make of padding differs between eager and fused attention, and means nothing."""
+    """What these models make of padding differs between torch and onnxruntime, and means nothing."""
     architecture = load_registry().find(arch)
     (task,) = architecture.tasks
     checkpoint = open_checkpoint(tiny_checkpoint(arch))
