@@ -113,7 +113,7 @@ def _reference(causal: Causal, model: nn.Module, tensors: Any) -> dict[str, torc
     """The logits as `generate` computes them, with a cache that forgets what a sliding window leaves behind."""
     from transformers import DynamicCache
 
-    from converter.wrappers.decoder import fill, flat
+    from converter.wrappers.decoder import cache_name, fill, flat
 
     past = {name: tensor for name, tensor in tensors.items() if name.startswith("past_key_values")}
     rest = {name: tensor for name, tensor in tensors.items() if name not in past}
@@ -121,8 +121,8 @@ def _reference(causal: Causal, model: nn.Module, tensors: Any) -> dict[str, torc
         return {"logits": model(**rest, use_cache=False).logits}
     config: Any = model.config
     whole, own = fill(DynamicCache(), past), fill(DynamicCache(config=config), past)
-    logits = model(**rest, past_key_values=own, use_cache=True).logits
-    model(**rest, past_key_values=whole, use_cache=True)
+    logits = model(**rest, **{cache_name(model): own}, use_cache=True).logits
+    model(**rest, **{cache_name(model): whole}, use_cache=True)
     return {"logits": logits, **dict(zip(causal.names("present"), flat(whole), strict=True))}
 
 
@@ -178,12 +178,15 @@ def _cache_after(model: Any, length: int, mode: Any, cache: Any = None) -> Any:
 
     import torch
 
-    tensors = {name: torch.ones(2, length, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    given = {} if cache is None else {"past_key_values": cache}
+    from converter.wrappers.decoder import cache_name
+
+    name = cache_name(model)
+    tensors = {key: torch.ones(2, length, dtype=torch.int64) for key in ("input_ids", "attention_mask")}
+    given = {} if cache is None else {name: cache}
     with torch.no_grad(), mode or nullcontext():
         if mode is not None:
-            tensors = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
-        return model(**tensors, **given, use_cache=True).past_key_values
+            tensors = {key: mode.from_tensor(tensor) for key, tensor in tensors.items()}
+        return getattr(model(**tensors, **given, use_cache=True), name)
 
 
 def _shapes(cache: Any) -> list[tuple[int, ...]]:

@@ -135,11 +135,11 @@ def decoder_reference(config: Any, model: Any, tensors: Any) -> dict[str, torch.
         encoder_outputs=encoder_output(tensors["encoder_hidden_states"]),
         attention_mask=tensors.get("encoder_attention_mask"),
         decoder_input_ids=tensors["input_ids"],
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     )
     names = [name for name, _ in cache_names("present", config)]
-    return {"logits": output.logits, **dict(zip(names, present(output.past_key_values), strict=True))}
+    return {"logits": output.logits, **dict(zip(names, present(output.cache), strict=True))}
 
 
 def cross_attention_in_onnx() -> Mapping[Any, Any]:

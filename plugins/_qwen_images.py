@@ -124,7 +124,7 @@ class DeepQwen(Qwen):
         hidden = model.model.language_model(
             **rest,
             inputs_embeds=embeds,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             visual_pos_masks=image,
             deepstack_visual_embeds=[features[image] for features in deep],

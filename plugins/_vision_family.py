@@ -97,5 +97,5 @@ class Family:
 
     def decode(self, model: Any, tensors: Any, cache: Any) -> torch.Tensor:
         """The original's logits for embeddings; `cache` is filled on."""
-        logits: torch.Tensor = model(**tensors, past_key_values=cache, use_cache=True).logits
+        logits: torch.Tensor = model(**tensors, cache=cache, use_cache=True).logits
         return logits

@@ -231,7 +231,7 @@ def torch_calls(source: Path) -> Callable[[Shape], Call | None]:
             cache = transformers.DynamicCache(config=config)  # filling it copies references
             for layer in range(config.num_hidden_layers):
                 cache.update(past, past, layer)
-            return model(**feed, past_key_values=cache)
+            return model(**feed, cache=cache)
 
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,8 +51,8 @@ class DecoderWithPast(nn.Module):
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=True,
+            **{cache_name(self.model): cache},
             **given(position_ids),
         )
         return (output.logits, *flat(cache))
@@ -60,6 +61,11 @@ class DecoderWithPast(nn.Module):
 def given(position_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """An argument for the models that take it."""
     return {} if position_ids is None else {"position_ids": position_ids}
+
+
+def cache_name(model: nn.Module) -> str:
+    """The argument that takes a cache: `cache` since transformers 5.24, another in older code of checkpoints."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def fill(cache: Any, past: Mapping[str, torch.Tensor]) -> Any:

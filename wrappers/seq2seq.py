@@ -174,7 +174,7 @@ class DecoderMerged(nn.Module):
             encoder_outputs=encoder_output(encoder_hidden_states),
             attention_mask=encoder_attention_mask,
             decoder_input_ids=input_ids,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         return (output.logits, *present(cache))

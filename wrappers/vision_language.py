@@ -123,7 +123,7 @@ class EmbedsDecoder(nn.Module):
         output = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             **given(position_ids),
         )
@@ -166,7 +166,7 @@ class BlockDecoder(nn.Module):
             if len(masks) > 1 or "sliding_attention" in masks
             else masks["full_attention"],
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         logits = self.lm_head(output.last_hidden_state)
@@ -231,7 +231,7 @@ class DeepDecoder(nn.Module):
         mask = additive_mask(seen[:, None], hidden.dtype)
         for index, layer in enumerate(self.language_model.layers):
             hidden = layer(
-                hidden, attention_mask=mask, past_key_values=cache, position_embeddings=tables, use_cache=True
+                hidden, attention_mask=mask, cache=cache, position_embeddings=tables, use_cache=True
             )
             if index < self.deep:
                 hidden = hidden + added[index]

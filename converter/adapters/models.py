@@ -101,6 +101,8 @@ class GraphAdapter(Original):
         named = {name: value for name, value in bound.items() if name not in rest and name != "self"}
         for name in rest:
             named.update(bound.get(name, {}))
+        if (older := named.pop("past_key_values", None)) is not None:  # its name before transformers 5.24
+            named["cache"] = older
         if named.get("labels") is not None:
             raise UsageError("a graph computes no loss", remedy="leave labels out")
         return named
@@ -124,20 +126,20 @@ class DecoderAdapter(GraphAdapter):
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any, **__: Any
     ) -> None:
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+        if generation_config.use_cache is not False and model_kwargs.get("cache") is None:
             if generation_config.cache_implementation not in (None, "dynamic"):
                 raise UsageError(
                     f"no {generation_config.cache_implementation} cache: a graph keeps its own past key values",
                     remedy="leave cache_implementation out",
                 )
             if self.onnx_graph.states:
-                model_kwargs["past_key_values"] = GraphCache(self.onnx_graph)
+                model_kwargs["cache"] = GraphCache(self.onnx_graph)
             else:
                 generation_config.use_cache = False
 
     def step(self, feed: Mapping[str, Array], named: Mapping[str, Any], new: int) -> dict[str, Any]:
         """Run the decoder for `new` positions after those of the cache, and return its logits and the cache."""
-        cache = named.get("past_key_values")
+        cache = named.get("cache")
         if cache is not None and not isinstance(cache, GraphCache):
             raise UsageError(
                 f"past key values are a {type(cache).__name__}, which no graph has made",
@@ -152,11 +154,7 @@ class DecoderAdapter(GraphAdapter):
         if named.get("use_cache") is not False:
             cache.states = {**states, **found}
             cache.length += new
-        past = (
-            {"past_key_values": cache}
-            if self.onnx_graph.states and named.get("use_cache") is not False
-            else {}
-        )
+        past = {"cache": cache} if self.onnx_graph.states and named.get("use_cache") is not False else {}
         return {"logits": torch.from_numpy(outputs["logits"]), **past}
 
     def wanted(self, cache: GraphCache) -> list[str]:
@@ -165,7 +163,7 @@ class DecoderAdapter(GraphAdapter):
 
     def run_graph(self, *args: Any, **kwargs: Any) -> Any:
         named = self.arguments(args, kwargs)
-        cache = named.get("past_key_values")
+        cache = named.get("cache")
         seen = 0 if cache is None else cache.get_seq_length()
         feed = feed_of(self.onnx_graph, named, seen)
         return self.answer(self.step(feed, named, feed["input_ids"].shape[1]), named)
@@ -196,7 +194,7 @@ class EncoderDecoderAdapter(DecoderAdapter):
         mask = named.get("decoder_attention_mask")
         if mask is not None and not bool(mask.all()):
             raise UsageError("the decoder takes no padding", remedy="pass decoder_input_ids without padding")
-        hidden, cache = encoded[0], named.get("past_key_values")
+        hidden, cache = encoded[0], named.get("cache")
         started = cache is not None and bool(cache.get_seq_length())
         source = {
             "input_ids": named["decoder_input_ids"],

@@ -54,8 +54,8 @@ def _continued(model: Any, ids: str, tokens: Sequence[int], new_tokens: int, **f
     step, cache = torch.tensor([list(tokens)]), None
     for _ in range(new_tokens):
         with torch.inference_mode():
-            out = model(**fixed, **{ids: step}, past_key_values=cache, use_cache=True)
-        cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
+            out = model(**fixed, **{ids: step}, cache=cache, use_cache=True)
+        cache, token = out.cache, int(out.logits[0, -1].argmax())
         yield token
         step = torch.tensor([[token]])
 

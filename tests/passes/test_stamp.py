@@ -139,7 +139,7 @@ class Decoder(nn.Module):
         for layer in range(self.model.config.num_hidden_layers):
             key, value = (past[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value"))
             cache.update(key, value, layer)
-        logits = self.model(input_ids=input_ids, past_key_values=cache, use_cache=True).logits
+        logits = self.model(input_ids=input_ids, cache=cache, use_cache=True).logits
         return logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
@@ -197,6 +197,6 @@ def test_each_stamped_layer_has_its_own_past_and_present(stamping: Stamping) -> 
             f"past_key_values.{layer}.value": value.numpy(),
         }
     found = run(stamped, model, feeds)
-    expected = model(input_ids=ids, past_key_values=cache).logits.detach()
+    expected = model(input_ids=ids, cache=cache).logits.detach()
     torch.testing.assert_close(torch.from_numpy(found[0]), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.from_numpy(found[9]), cache.layers[4].keys.detach(), atol=1e-5, rtol=0)
