@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from converter.made import Made, Spent
-from converter.parity.judging import Causes, find_causes
+from converter.parity.judging import Closer, look_at
 from converter.parity.proof import Job, Subject, terms_of
+from converter.parity.rounding import settle_rounding
 from converter.parity.verify import References
 from converter.pipeline import Ledger, peak_memory, settle
 from converter.records import Checkpoint, Comparison, ParityMode
@@ -54,20 +55,38 @@ def make_references(
     return _spending(request, checkpoint, scratch, progress, run)
 
 
-def look_into(
+def look_closer(
     request: ConversionRequest,
     checkpoint: Checkpoint,
     scratch: Path,
     folder: Path,
+    references: Sequence[Path],
     rows: Sequence[Comparison],
     progress: Progress,
-) -> tuple[Causes, Spent]:
-    """How small a size shows what failed, and where it goes wrong."""
+) -> tuple[Closer, Spent]:
+    """Whether what failed is rounding, else how small a size shows it, and where it goes wrong."""
 
-    def look(subject: Subject, registry: Registry, ledger: Ledger) -> Causes:
-        return find_causes(request, subject, folder, scratch, rows, ledger)
+    def look(subject: Subject, registry: Registry, ledger: Ledger) -> Closer:
+        return look_at(request, subject, folder, scratch, references, rows, ledger)
 
     return _spending(request, checkpoint, scratch, progress, look)
+
+
+def weigh_rounding(
+    request: ConversionRequest,
+    checkpoint: Checkpoint,
+    scratch: Path,
+    folder: Path,
+    references: Sequence[Path],
+    rows: Sequence[Comparison],
+    progress: Progress,
+) -> tuple[Comparison, ...]:
+    """The comparisons, those passed that are rounding."""
+
+    def weigh(subject: Subject, registry: Registry, ledger: Ledger) -> tuple[Comparison, ...]:
+        return settle_rounding(request, subject, folder, references, rows)
+
+    return _spending(request, checkpoint, scratch, progress, weigh)[0]
 
 
 def _spending(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from converter.errors import ParityError
 from converter.parity.drawing import sizes_of, smallest_failure, weight
 from converter.parity.metrics import Terms
 from converter.parity.originals import open_original
+from converter.parity.rounding import rounding_warning, settle_rounding
 from converter.parity.runners import open_session, run_original
 from converter.parity.verify import References, compare_case, compare_graphs, verdict
 from converter.records import Checkpoint, Comparison, Component, ParityReport, Size
@@ -25,8 +26,28 @@ if TYPE_CHECKING:
     from converter.registry import Registry
     from converter.request import ConversionRequest
 
-# (smallest failing size by stem, lines on where it goes wrong)
-Causes = tuple[Mapping[str, str], tuple[str, ...]]
+
+@dataclass(frozen=True)
+class Closer:
+    """What a closer look at failed comparisons found: all of them, less what was rounding, and why the rest failed.
+
+    `smallest` and `located` are those of a `ParityReport`.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    smallest: Mapping[str, str] = field(default_factory=dict)
+    located: tuple[str, ...] = ()
+
+    def report(self, report: ParityReport) -> ParityReport:
+        """The report in the light of it."""
+        warnings = (*report.warnings, *rounding_warning(self.comparisons))
+        return replace(
+            report,
+            comparisons=self.comparisons,
+            smallest=self.smallest,
+            located=self.located,
+            warnings=warnings,
+        )
 
 
 def judge_graphs(
@@ -47,35 +68,42 @@ def judge_graphs(
     report = verdict("full", why, rows, warnings=references.warnings)
     if report.passed:
         return report
-    (smallest, located), spent = run_without_torch(
-        "converter.making:look_into",
+    closer, spent = run_without_torch(
+        "converter.making:look_closer",
         request,
         checkpoint,
         scratch,
         folder,
+        references.files,
         report.comparisons,
         progress=ledger.progress,
     )
     ledger.stages += spent.stages
-    return replace(report, smallest=smallest, located=located)
+    found: ParityReport = closer.report(report)
+    return found
 
 
-def find_causes(
+def look_at(
     request: ConversionRequest,
     subject: Subject,
     folder: Path,
     scratch: Path,
+    references: Sequence[Path],
     rows: Sequence[Comparison],
     ledger: Ledger,
-) -> Causes:
-    """The smallest failing size of each component that failed, and with `debug_parity` the first wrong module."""
+) -> Closer:
+    """What of the failures is rounding; of the rest the smallest failing sizes, with `debug_parity` where they lie."""
     from converter.parity.bisect import bisect_graphs
 
+    with ledger.stage("compare with float64"):
+        rows = settle_rounding(request, subject, folder, references, rows)
+    if all(row.passed for row in rows):
+        return Closer(rows)
     smallest = smallest_failures(request, subject, folder, scratch, rows, ledger)
     if not request.debug_parity:
-        return smallest, ()
+        return Closer(rows, smallest)
     divergences = bisect_graphs(request, subject, folder, rows, ledger, smallest)
-    return smallest, tuple(line for entry in divergences for line in entry.lines())
+    return Closer(rows, smallest, tuple(line for entry in divergences for line in entry.lines()))
 
 
 def smallest_failures(

@@ -18,7 +18,7 @@ from converter.checkpoints.lora import require_applied
 from converter.made import Made
 from converter.packages.record import describe_graphs
 from converter.parity.drawing import FEW
-from converter.parity.judging import find_causes
+from converter.parity.judging import look_at
 from converter.parity.metrics import Terms
 from converter.parity.verify import References, compare_graphs, save_references, verdict
 from converter.records import (
@@ -188,13 +188,14 @@ class Job:
             small = replace(subject, checkpoint=checkpoint, config=source.config(checkpoint))
             job = replace(self, subject=small)
             made = job.make(scratch / "onnx")
-            report = job.compare(made.written.folder, job.run_original(scratch))
+            graphs, references = made.written.folder, job.run_original(scratch)
+            report = job.compare(graphs, references)
             if report.passed:
                 return report
-            causes = find_causes(
-                self.request, small, made.written.folder, scratch, report.comparisons, self.ledger
+            closer = look_at(
+                self.request, small, graphs, scratch, references.files, report.comparisons, self.ledger
             )
-            return replace(report, smallest=causes[0], located=causes[1])
+            return closer.report(report)
 
     def compare(self, folder: Path, references: References) -> ParityReport:
         """The graphs in a folder with what they should compute."""

@@ -32,7 +32,7 @@ class ParityReport:
     """What was compared, how, and whether all of it held.
 
     smallest   of each component that failed, the label of the smallest failing size that was found
-    warnings   on axes that are not what was declared
+    warnings   on axes that are not what was declared, and on differences that are float32's own
     located    lines on where the graphs that failed go wrong, if that was asked for
     """
 

@@ -1,0 +1,148 @@
+"""Differences that float32 itself makes: the original is run once more, in float64.
+
+Depths in metres and logits of trained models can be so large that two right computations in float32 are further apart
+than the usual bound. A comparison that misses nothing but that bound holds if the graph is as near to the exact result
+as the original is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from converter.parity.metrics import Array, Terms, compare_all, masked
+from converter.parity.originals import elements
+from converter.parity.runners import CASE, Case, load, open_session, run_graph
+from converter.records import Comparison, Component
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converter.parity.proof import Subject
+    from converter.request import ConversionRequest
+
+# Two computations that round alike err alike, but their largest errors scatter, the more the fewer numbers there are.
+# Measured up to 2.2 times the original's, on five logits a row (docs/architecture.md).
+FACTOR = 4.0
+# Never more than this part of the output's largest number, however far the original itself is off.
+SHARE = 1e-4
+EXACT = ".float64"  # how far a side is from exact, among the measures of a comparison
+# The original in float64 and, while it is loaded, in float32.
+MEMORY_FACTOR = 1.5
+
+
+def settle_rounding(
+    request: ConversionRequest,
+    subject: Subject,
+    folder: Path,
+    references: Sequence[Path],
+    rows: Sequence[Comparison],
+) -> tuple[Comparison, ...]:
+    """The comparisons; those that hold in the light of float64 have passed, with what was measured there.
+
+    `folder` holds the graphs, `references` what the original gave. A bound that the user set stands as it is, and an
+    original that cannot be run in float64 excuses nothing.
+    """
+    broken = {row.component for row in rows if math.isinf(row.max_abs)}  # it does not run everywhere
+    asked = {row.component for row in rows if not row.passed} - broken
+    if not asked or request.dtype != "fp32" or request.atol is not None or not _fits(subject):
+        return tuple(rows)
+    model = subject.architecture.source.original(subject.checkpoint, subject.task, None).double()
+    # Nothing else that is measured is forgiven.
+    terms = Terms(subject.metrics, request.dtype, atol=math.inf)
+    settled: dict[tuple[str, ...], Comparison] = {}
+    for component in (entry for entry in subject.components() if entry.stem in asked):
+        session = open_session(folder / f"{component.stem}.onnx", device=request.device)
+        cases = (load(path) for path in references if path.suffix == CASE)
+        weighed = [
+            row
+            for case in cases
+            if case.criteria.stem == component.stem
+            for row in _weighed(case, run_graph(session, case.feed), run_exact(model, component, case), terms)
+        ]
+        settled.update({_key(row): row for row in _held(weighed)})
+    return tuple(settled.get(_key(row), row) if not row.passed else row for row in rows)
+
+
+def _key(row: Comparison) -> tuple[str, ...]:
+    return row.component, row.size, row.output, row.pair
+
+
+def _fits(subject: Subject) -> bool:
+    return bool(8 * elements(subject.checkpoint) * MEMORY_FACTOR < psutil.virtual_memory().available)
+
+
+def run_exact(model: nn.Module, component: Component, case: Case) -> Mapping[str, Array]:
+    """What the original in float64 makes of the case's inputs; nothing where it cannot be run so."""
+    import torch
+
+    tensors = {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in component.inputs(case.size).tensors.items()
+    }
+    try:
+        with torch.no_grad():
+            outputs: Mapping[str, Any] = component.reference(model, tensors)
+            return {name: outputs[name].numpy() for name in case.original}
+    except Exception:  # code that asks for float32 by name, the model's or a plugin's
+        return {}
+
+
+def _weighed(
+    case: Case, graph: Mapping[str, Array], exact: Mapping[str, Array], terms: Terms
+) -> Iterator[Comparison]:
+    """The comparisons of a case that hold but for their difference, with how far each side is from exact."""
+    results = {
+        "original": case.original,
+        **({"wrapper": case.wrapper} if case.wrapper else {}),
+        "graph": graph,
+    }
+    for row in compare_all(case.criteria, case.size, results, case.valid, terms):
+        if row.passed and row.output in exact:
+            valid = case.valid.get(row.output)
+            true = _valid(exact[row.output], valid)
+            errors = {
+                f"{side}{EXACT}": float(np.abs(_valid(found[row.output], valid) - true).max(initial=0))
+                for side, found in results.items()
+            }
+            if row.max_abs <= SHARE * np.abs(true).max(initial=0):
+                yield replace(row, others={**row.others, **errors})
+
+
+def _held(rows: Sequence[Comparison]) -> Iterator[Comparison]:
+    """Those whose sides are as near to exact as the original comes at any of the sizes.
+
+    A few logits may happen to be rounded well at one size.
+    """
+    own = {
+        output: max(row.others[f"original{EXACT}"] for row in rows if row.output == output)
+        for output in {row.output for row in rows}
+    }
+    for row in rows:
+        if all(row.others[f"{side}{EXACT}"] <= FACTOR * own[row.output] for side in row.pair.split("/")):
+            yield row
+
+
+def _valid(array: Array, valid: Array | None) -> Any:
+    """The numbers that count; where they are infinite, both sides are."""
+    return masked(np.where(np.isfinite(array), array, 0).astype(np.float64), valid)
+
+
+def rounding_warning(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """A line on the comparisons that hold by their nearness to float64 alone."""
+    own, graphs = f"original{EXACT}", f"graph{EXACT}"
+    held = [row for row in rows if row.passed and own in row.others]
+    if not held:
+        return ()
+    worst = max(held, key=lambda row: row.max_abs)
+    return (
+        f"float32 rounds {worst.output} of {worst.component}: {len(held)} comparisons differ by up to"
+        f" {worst.max_abs:.1e}; the original is {worst.others[own]:.1e} from itself in float64, the graph"
+        f" {worst.others[graphs]:.1e}",
+    )
