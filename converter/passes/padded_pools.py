@@ -1,4 +1,4 @@
-"""Zeros padded before a MaxPool stay zeros: onnxruntime would make them padding of the pool, minus infinity."""
+"""Zeros padded before a MaxPool stay zeros: onnxruntime up to 1.31 makes them padding of the pool, minus infinity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 def keep_padded_zeros(model: ir.Model) -> bool:
     """Pad with a number just above zero where a MaxPool reads what a Pad made.
 
-    onnxruntime (as of 1.31, at every level of optimization but none) puts a Pad of zeros into the MaxPool behind it.
+    onnxruntime (up to 1.31, at every level of optimization but none) puts a Pad of zeros into the MaxPool behind it.
     Where all values at an edge are negative, the maximum is then one of them and no longer zero.
     """
     modified = False
