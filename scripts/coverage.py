@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import queue
+import re
 import select
 import subprocess
 import sys
@@ -35,6 +36,7 @@ RESULTS = ROOT / "docs" / "architectures.jsonl"
 TABLE = ROOT / "docs" / "architectures.md"
 TIME_LIMIT = 600.0  # seconds for one case; the slowest takes about a tenth of it where nothing else runs
 BOUND = 1e-4  # of the largest difference of any unmasked element, whatever a plugin allows
+FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.+~-]+/)+")  # of an absolute path
 MADE_WITH = ("torch", "transformers", "onnxruntime")
 
 # Five layers are enough that some are stamped; what configs call their number differs.
@@ -118,9 +120,14 @@ def run_case(arch: str, task: str) -> dict[str, Any]:
             write_deep(architecture.source, checkpoint, task)
             outcome |= converted(arch, task, checkpoint, Path(scratch) / "package")
     except Exception as error:  # the table is what the errors are for
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        outcome.update(result="fail", reason=f"{type(error).__name__}: {' '.join(lines[:2])}"[:400])
+        outcome.update(result="fail", reason=reason_of(error))
     return {**outcome, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def reason_of(error: Exception) -> str:
+    """Its first two lines, without the folders of the machine it was raised on."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {FOLDERS.sub('', ' '.join(lines[:2]))}"[:400]
 
 
 def serve() -> None:

@@ -65,4 +65,13 @@ def test_the_committed_table_is_what_the_committed_results_say(coverage_script: 
     coverage_script.write_table(page, rows)
     assert page.read_text() == coverage_script.TABLE.read_text()
     assert all(entry["difference"] <= 1e-4 for entry in rows if entry["result"] == "pass")
-    assert all(entry["reason"] for entry in rows if entry["result"] != "pass")
+    reasons = [entry["reason"] for entry in rows if entry["result"] != "pass"]
+    assert all(reasons) and not any(map(coverage_script.FOLDERS.search, reasons))
+
+
+def test_a_reason_names_no_folder_of_the_machine(coverage_script: Any) -> None:
+    error = ValueError(
+        "cannot open /tmp/coverage-x/p/onnx/model.onnx (1/2)\n\nsee </opt/a b/c.py>\nthird line"
+    )
+    said = "ValueError: cannot open model.onnx (1/2) see <a b/c.py>"
+    assert coverage_script.reason_of(error) == said
