@@ -79,17 +79,20 @@ def vit_base(layers: int | None) -> nn.Module:
     return ViTForImageClassification._from_config(config, dtype=torch.float32)
 
 
-def colqwen2(layers: int | None) -> nn.Module:
-    """vidore/colqwen2-v1.0-hf: Qwen2-VL-2B (28 layers, 32 vision blocks) and a projection to 128; 2.2B parameters."""
+def colqwen2(layers: int | None, *, part: int = 1) -> nn.Module:
+    """vidore/colqwen2-v1.0-hf: Qwen2-VL-2B (28 layers, 32 vision blocks) and a projection to 128; 2.2B parameters.
+
+    `part` divides widths and heads.
+    """
     from transformers import ColQwen2Config, ColQwen2ForRetrieval, Qwen2VLConfig
 
     vlm = Qwen2VLConfig(
         text_config={
             "vocab_size": 151936,
-            "hidden_size": 1536,
-            "intermediate_size": 8960,
+            "hidden_size": 1536 // part,
+            "intermediate_size": 8960 // part,
             "num_hidden_layers": layers or 28,
-            "num_attention_heads": 12,
+            "num_attention_heads": 12 // part,
             "num_key_value_heads": 2,
             "max_position_embeddings": 32768,
             "max_window_layers": layers or 28,
@@ -98,13 +101,18 @@ def colqwen2(layers: int | None) -> nn.Module:
         },
         vision_config={
             "depth": round(32 * (layers or 28) / 28),
-            "embed_dim": 1280,
-            "hidden_size": 1536,
-            "num_heads": 16,
+            "embed_dim": 1280 // part,
+            "hidden_size": 1536 // part,
+            "num_heads": 16 // part,
             "mlp_ratio": 4,
         },
     )
     return ColQwen2ForRetrieval._from_config(ColQwen2Config(vlm_config=vlm), dtype=torch.float32)
+
+
+def colqwen2_small(layers: int | None) -> nn.Module:
+    """ColQwen2 at half its width with 6 layers, on which a search takes minutes."""
+    return colqwen2(layers or 6, part=2)
 
 
 MODELS = {
@@ -113,6 +121,7 @@ MODELS = {
     "granite-2b": granite_2b,
     "vit-base": vit_base,
     "colqwen2": colqwen2,
+    "colqwen2-small": colqwen2_small,
 }
 
 
@@ -211,7 +220,7 @@ def main() -> None:
     with weightless(), no_init_weights():
         model = MODELS[arguments.model](arguments.layers)
     write(model, arguments.folder, DTYPES[arguments.dtype])
-    if arguments.tokenizer and arguments.model == "colqwen2":
+    if arguments.tokenizer and arguments.model.startswith("colqwen2"):
         config: Any = model.config
         write_processor(arguments.folder, config)
         config.save_pretrained(arguments.folder)
