@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -17,9 +16,10 @@ from converter.packages.seal import seal_package
 from converter.packages.staging import stage_package
 from converter.precision.catalogue import choose_precisions, require_matrices
 from converter.precision.foreign import as_package
-from converter.precision.formats import Plan, read_plan
+from converter.precision.formats import Plan
 from converter.precision.judge import Judge
 from converter.precision.latency import Stopwatch
+from converter.precision.planning import all_plans, plans_of
 from converter.precision.report import UNJUDGED, PrecisionRow, QuantizationReport
 from converter.precision.search import Choice, Trial, choose_plan
 from converter.precision.sessions import ONNX
@@ -153,6 +153,7 @@ class _Work:
         plans = plans_of(precision, self.settings)
         require_matrices(precision.name, plans, found=bool(self.bench.modules))
         calibration = self._calibrate(plans)
+        plans = self._reached(plans)
         judge = None if self.settings.unjudged else self.judge
         budget: dict[str, float] = {}
         if judge is not None:
@@ -236,6 +237,13 @@ class _Work:
             over=lambda: time.monotonic() > end,
         )
 
+    def _reached(self, plans: Sequence[Any]) -> list[Any]:
+        """Without plans by what enters a matrix where that cannot be seen, as in branches; all if no other is left."""
+        statistics = self.bench.statistics
+        blind = statistics is not None and any(not statistics.saw(name) for name, _ in self.bench.modules)
+        left = [plan for plan in plans if not (blind and isinstance(plan, Plan) and plan.calibrates)]
+        return left or list(plans)
+
     def _calibrate(self, plans: Sequence[Any]) -> dict[str, Any] | None:
         """Let the plans that want it know what enters each matrix on the calibration samples."""
         if not any(isinstance(plan, Plan) and plan.calibrates for plan in plans):
@@ -244,43 +252,6 @@ class _Work:
         assert self.judge is not None
         source = self.settings.calibration or "what comes along"
         return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
-
-
-def all_plans(precisions: Sequence[Precision], settings: Settings) -> list[Any]:
-    """`plans_of` all of them. Raises UsageError also for an option that none of their formats heeds."""
-    plans = [plan for precision in precisions for plan in plans_of(precision, settings)]
-    settings.tuning.require_used(plans)
-    return plans
-
-
-def plans_of(precision: Precision, settings: Settings) -> list[Any]:
-    """The ways to make a precision that these settings leave, or the one that their recipe tells.
-
-    Raises UsageError where none is left, and for a recipe that cannot be read.
-    """
-    if settings.recipe is not None:
-        return [_read_recipe(settings.recipe, precision.name)]
-    plans = precision.plans()
-    if settings.unjudged and precision.unjudged is not None:
-        plans = (precision.unjudged(), *plans)
-    tuned = settings.tuning.apply(precision.name, plans)
-    return tuned[:1] if settings.unjudged else tuned
-
-
-def _read_recipe(path: Path, name: str) -> Plan:
-    """The plan in a recipe file: one alone, a package's record, or one of several precisions by name."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--recipe {path} cannot be read: {error}", remedy="give a JSON file") from error
-    if isinstance(content, dict) and isinstance(content.get("precisions"), dict):
-        if name not in content["precisions"]:
-            known = ", ".join(content["precisions"]) or "none"
-            raise UsageError(f"--recipe {path} has no recipe of {name!r}; it has {known}")
-        content = content["precisions"][name]
-    if isinstance(content, dict) and "recipe" in content:
-        content = content["recipe"]
-    return read_plan(content)
 
 
 def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:
