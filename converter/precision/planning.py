@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,28 @@ from converter.additions import Precision
 from converter.errors import UsageError
 from converter.precision.formats import Plan, read_plan
 from converter.precision.settings import Settings
+from converter.precision.statistics import METHODS, Method
+
+BUILT_IN = "what comes along"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a recipe records of calibration; `samples` is 0 where it needed none."""
+
+    method: Method | None = None
+    samples: int = 0
+    source: str = ""
+
+    def count(self, settings: Settings) -> int | None:
+        """As many of the built-in samples as the recipe was made by, if nothing else is asked for."""
+        asked = settings.calibration is not None or settings.num_samples is not None
+        return self.samples if self.source == BUILT_IN and not asked else None
+
+    def differs(self, now: Mapping[str, Any] | None) -> str:
+        """How it was done, where it is done otherwise now."""
+        same = now is None or (self.samples, self.source) == (now["samples"], now["source"])
+        return "" if same or not self.samples else f"{self.samples} samples of {self.source}"
 
 
 def all_plans(precisions: Sequence[Precision], settings: Settings) -> list[Any]:
@@ -26,7 +49,7 @@ def plans_of(precision: Precision, settings: Settings) -> list[Any]:
     Raises UsageError where none is left, and for a recipe that cannot be read.
     """
     if settings.recipe is not None:
-        return [_read_recipe(settings.recipe, precision.name)]
+        return [read_plan(read_recipe(settings.recipe, precision.name))]
     plans = precision.plans()
     if settings.unjudged and precision.unjudged is not None:
         plans = (precision.unjudged(), *plans)
@@ -34,8 +57,8 @@ def plans_of(precision: Precision, settings: Settings) -> list[Any]:
     return tuned[:1] if settings.unjudged else tuned
 
 
-def _read_recipe(path: Path, name: str) -> Plan:
-    """The plan in a recipe file: one alone, a package's record, or one of several precisions by name."""
+def read_recipe(path: Path, name: str) -> Any:
+    """The recipe in a file: one alone, or that of a precision in a package's record."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -47,4 +70,36 @@ def _read_recipe(path: Path, name: str) -> Plan:
         content = content["precisions"][name]
     if isinstance(content, dict) and "recipe" in content:
         content = content["recipe"]
-    return read_plan(content)
+    return content
+
+
+def recorded_calibration(path: Path | None, name: str) -> Calibrated:
+    """How the activations were observed that a recipe was made by. Raises UsageError where that cannot be told."""
+    content = {} if path is None else read_recipe(path, name)
+    given = content.get("calibration") if isinstance(content, dict) else None
+    if given is None:
+        return Calibrated()
+    try:
+        method, samples, source = given["method"], int(given["samples"]), str(given["source"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--recipe {path}: its calibration cannot be read: {error!r}",
+            remedy="give a converter.json as it was written",
+        ) from error
+    if method not in METHODS:
+        raise UsageError(
+            f"--recipe {path}: the calibration method {method!r} is unknown",
+            remedy=f"choose from {', '.join(METHODS)}",
+        )
+    return Calibrated(method, samples, source)
+
+
+def require_matrices_of(plan: Any, known: Sequence[str]) -> None:
+    """Raise UsageError for a recipe with a format of a matrix that the graphs do not have."""
+    absent = [name for name in plan.exceptions if name not in known] if isinstance(plan, Plan) else []
+    if absent:
+        raise UsageError(
+            f"the recipe is of other graphs: these multiply by no matrix {', '.join(map(repr, absent[:3]))}"
+            + (f" and {len(absent) - 3} more" if len(absent) > 3 else ""),
+            remedy="give the recipe of this model at this --optimize, or search for one without --recipe",
+        )

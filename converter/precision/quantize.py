@@ -19,7 +19,14 @@ from converter.precision.foreign import as_package
 from converter.precision.formats import Plan
 from converter.precision.judge import Judge
 from converter.precision.latency import Stopwatch
-from converter.precision.planning import all_plans, plans_of
+from converter.precision.planning import (
+    BUILT_IN,
+    Calibrated,
+    all_plans,
+    plans_of,
+    recorded_calibration,
+    require_matrices_of,
+)
 from converter.precision.report import UNJUDGED, PrecisionRow, QuantizationReport
 from converter.precision.search import Choice, Trial, choose_plan
 from converter.precision.sessions import ONNX
@@ -115,6 +122,7 @@ class _Work:
     progress: Progress
     judge: Judge | None = None
     watch: Stopwatch | None = None
+    observed: tuple[Any, ...] = ()
 
     def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
         """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
@@ -152,13 +160,18 @@ class _Work:
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = plans_of(precision, self.settings)
         require_matrices(precision.name, plans, found=bool(self.bench.modules))
-        calibration = self._calibrate(plans)
+        if self.settings.recipe is not None:
+            require_matrices_of(plans[0], [name for name, _ in self.bench.modules])
+        recorded = recorded_calibration(self.settings.recipe, precision.name)
+        calibration = self._calibrate(plans, recorded)
         plans = self._reached(plans)
         judge = None if self.settings.unjudged else self.judge
         budget: dict[str, float] = {}
         if judge is not None:
             budget = judge.budget(self.settings.bounds or precision.budget)
         notes = [UNJUDGED if judge is None else f"judged on {judge.about}"]
+        if before := recorded.differs(calibration):
+            notes.append(f"{precision.name}: the recipe was made by calibration on {before}")
         try:
             choice = self._choose(plans, budget, candidate, judge)
             if choice.cut:
@@ -188,9 +201,12 @@ class _Work:
 
     def _checked_for_overflow(self, row: PrecisionRow) -> PrecisionRow:
         """Halves hold up to 65504: what the fp32 graphs multiply on the calibration inputs must stay below."""
-        statistics = self._observe()
+        statistics = self.bench.statistics or self._observe(Statistics(self.bench.points()))
         largest = max((float(peaks.max()) for peaks in statistics.peaks.values()), default=0.0)
-        note = f"{row.name}: the largest activation that enters a matrix is {largest:.4g}, fp16 ends at {_HALF:g}"
+        seen = f"the largest activation that enters a matrix is {largest:.4g}, fp16 ends at {_HALF:g}"
+        note = (
+            f"{row.name}: {seen if statistics.peaks else 'no activation that enters a matrix could be seen'}"
+        )
         refused = (
             f"an activation of {largest:.4g} is beyond fp16, which ends at {_HALF:g}"
             if largest > _HALF
@@ -199,15 +215,13 @@ class _Work:
         made = "traced in fp16" if self.bench.is_traced(row.plan) else "converted from the fp32 graph"
         return replace(row, notes=(*row.notes, note, f"{row.name}: {made}"), refused=refused)
 
-    def _observe(self) -> Statistics:
-        """What enters each matrix of the fp32 graphs on the calibration samples; looked at once."""
+    def _observe(self, statistics: Statistics, count: int | None = None) -> Statistics:
+        """What enters each matrix of the fp32 graphs on the calibration samples; looked at once in each way."""
         assert self.judge is not None
-        if self.bench.statistics is None:
-            tuning = self.settings.tuning
-            symmetric = bool(tuning.symmetric) or tuning.target == "tensorrt"
-            statistics = Statistics(self.bench.points(), tuning.static or "minmax", symmetric)
-            self.judge.observe(statistics)
-            self.bench.statistics = statistics
+        way = (statistics.method, statistics.symmetric, count)
+        if self.bench.statistics is None or self.observed != way:
+            self.judge.observe(statistics, count)
+            self.bench.statistics, self.observed = statistics, way
         return self.bench.statistics
 
     def _choose(
@@ -244,14 +258,24 @@ class _Work:
         left = [plan for plan in plans if not (blind and isinstance(plan, Plan) and plan.calibrates)]
         return left or list(plans)
 
-    def _calibrate(self, plans: Sequence[Any]) -> dict[str, Any] | None:
-        """Let the plans that want it know what enters each matrix on the calibration samples."""
-        if not any(isinstance(plan, Plan) and plan.calibrates for plan in plans):
+    def _calibrate(self, plans: Sequence[Any], recorded: Calibrated) -> dict[str, Any] | None:
+        """Let the plans that want it know what enters each matrix on the calibration samples.
+
+        By the method that is `recorded` with a recipe, else by the one that is asked for.
+        """
+        calibrating = [plan for plan in plans if isinstance(plan, Plan) and plan.calibrates]
+        if not calibrating:
             return None
-        statistics = self._observe()
+        method = recorded.method or self.settings.tuning.static or "minmax"
+        symmetric, count = any(plan.symmetric for plan in calibrating), recorded.count(self.settings)
+        statistics = self._observe(Statistics(self.bench.points(), method, symmetric), count)
         assert self.judge is not None
-        source = self.settings.calibration or "what comes along"
-        return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
+        source = self.settings.calibration or BUILT_IN
+        return {
+            **statistics.to_json(),
+            "samples": len(self.judge.calibration[:count]),
+            "source": Path(source).name,
+        }
 
 
 def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:
