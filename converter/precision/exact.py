@@ -19,7 +19,7 @@ _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32}
 _LARGEST = float(np.finfo(np.float16).max)
 # What turns a mean of squares into a factor; its result is as small as a half can be.
-_AFTER_MEAN = {"Add", "Max", "Clip", "Sqrt", "Reciprocal", "Pow", "Div"}
+_AFTER_MEAN = {"Add", "Max", "Sqrt", "Reciprocal", "Pow", "Div"}
 
 
 def keep_exact(model: ir.Model) -> set[ir.Node]:
