@@ -143,6 +143,11 @@ class Plan:
         )
 
     @property
+    def keeps_matrices(self) -> bool:
+        """Whether every matrix stays in fp32."""
+        return not (self.half or self.matrices or any(self.exceptions.values()))
+
+    @property
     def symmetric(self) -> bool:
         """Whether ranges of activations that are calibrated lie around zero."""
         forms = (self.matrices, *self.exceptions.values())

@@ -192,12 +192,18 @@ class _Work:
             latency=None if judge is None or self.watch is None else self.watch.measure(candidate.suffix),
             calibration=calibration,
             notes=tuple(notes),
+            refused=self._refused(choice.plan, candidate),
         )
         return (
             self._checked_for_overflow(row)
             if judge is not None and getattr(choice.plan, "half", False)
             else row
         )
+
+    def _refused(self, plan: Any, candidate: Candidate) -> str:
+        """A copy of fp32 keeps any budget, and is nobody's precision."""
+        copied = isinstance(plan, Plan) and plan.keeps_matrices and candidate.nbytes > 0.99 * self.bench.whole
+        return "nothing smaller than fp32 keeps the budget on the choosing samples" if copied else ""
 
     def _checked_for_overflow(self, row: PrecisionRow) -> PrecisionRow:
         """Halves hold up to 65504: what the fp32 graphs multiply on the calibration inputs must stay below."""

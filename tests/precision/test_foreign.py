@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.errors import PackageError, UsageError
+from converter.errors import PackageError, ParityError, UsageError
 from converter.packages.package import inspect_package
 from converter.precision.quantize import quantize_package
 
@@ -185,3 +185,13 @@ def test_branches_share_what_their_weights_become(branches: Path, tmp_path: Path
         feed = {"x": np.float32(feeds[0]["x"]), "first": np.array([first])}
         found = run(tmp_path / "p/onnx/merged_int8.onnx", feed)
         assert np.abs(found - run(branches, feed)).max() < 0.15
+
+
+def test_a_copy_of_fp32_is_no_precision(tmp_path: Path) -> None:
+    """It keeps any budget, and was written under the name of one."""
+    path = product(tmp_path / "one.onnx")
+    report = quantize_package(path, ["bnb4"], output=tmp_path / "p", keep="cosine=0.9999999")
+    assert not report.kept
+    with pytest.raises(ParityError, match="bnb4: nothing smaller than fp32 keeps the budget"):
+        report.require_passed()
+    assert not (tmp_path / "p").exists()
