@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def check_precisions(request: ConversionRequest, registry: Registry) -> None:
     """Raise UsageError for precisions, options or samples that cannot be used, before any long work."""
     from converter.precision.catalogue import choose_precisions
-    from converter.precision.quantize import all_plans
+    from converter.precision.planning import all_plans
     from converter.precision.settings import Settings
 
     settings = Settings.of(**request.quantization)
@@ -31,8 +31,8 @@ def check_precisions(request: ConversionRequest, registry: Registry) -> None:
 def check_graphs(request: ConversionRequest, registry: Registry, graphs: Sequence[ExportedGraph]) -> None:
     """Raise UsageError for a precision that traced graphs cannot have, before weights are written and proven."""
     from converter.precision.catalogue import choose_precisions, require_matrices
+    from converter.precision.planning import plans_of
     from converter.precision.products import products
-    from converter.precision.quantize import plans_of
     from converter.precision.settings import Settings
 
     settings = Settings.of(**request.quantization)

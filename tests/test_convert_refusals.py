@@ -16,6 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converter.cli.main import run
+from converter.errors import UsageError
+from converter.request import ConversionRequest
 
 Checkpoints = Callable[..., Path]
 Array = np.ndarray
@@ -170,3 +172,9 @@ def test_a_conversion_that_is_killed_leaves_the_old_package_and_the_next_run_cle
     )
     left = [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")]
     assert left == ["package"]
+
+
+def test_options_of_precisions_without_a_precision_are_refused() -> None:
+    """They were passed over: the package came without what its budget was for."""
+    with pytest.raises(UsageError, match="--keep, --block-size: no precision is asked for"):
+        ConversionRequest(quantization={"keep": ("cosine=0.9",), "block_size": 32})

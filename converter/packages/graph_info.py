@@ -53,6 +53,7 @@ def read_graph(folder: Path, name: str) -> GraphInfo:
     if not model.ir_version:
         raise PackageError(f"{path} is empty", remedy="convert again")
     graphs = [model.graph, *_subgraphs(model.graph.node)]
+    weights = {tensor.name for tensor in model.graph.initializer}  # older files list them as inputs too
     nodes = [node for graph in graphs for node in graph.node]
     tensors = [tensor for graph in graphs for tensor in graph.initializer]
     for function in model.functions:
@@ -61,7 +62,7 @@ def read_graph(folder: Path, name: str) -> GraphInfo:
     constants = [attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t")]
     return GraphInfo(
         file=name,
-        inputs=tuple(map(_value, model.graph.input)),
+        inputs=tuple(_value(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(map(_value, model.graph.output)),
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,

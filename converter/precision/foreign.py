@@ -15,6 +15,8 @@ from converter.packages.record import versions
 from converter.precision.sessions import ONNX
 from converter.precision.workbench import link
 
+# The first opset with DynamicQuantizeLinear.
+OLDEST = 11
 # Of what lies beside a file, what is needed to run it; a folder of downloads holds much else.
 _WANTED = re.compile(
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|config|generation_config|preprocessor|processor|sentence_bert"
@@ -29,6 +31,11 @@ def as_package(path: Path) -> Iterator[Path]:
     Raises PackageError for a file that is damaged or keeps its weights elsewhere.
     """
     info = read_graph(path.parent, path.name)
+    if info.opset < OLDEST:
+        raise PackageError(
+            f"{path} has opset {info.opset}, which has no operators for integers",
+            remedy=f"bring it to {OLDEST} or more with onnx.version_converter.convert_version",
+        )
     if path.name.partition(".")[0] != path.stem:
         raise PackageError(
             f"{path} has a dot in its name", remedy=f"call it {path.name.partition('.')[0]}.onnx"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from converter.errors import UsageError
 
@@ -30,6 +30,7 @@ class Blocks:
     accuracy_level: int = 4
 
     def __post_init__(self) -> None:
+        _require("accuracy_level", self.accuracy_level, (0, 1, 2, 3, 4))
         if self.bits not in (4, 8) or self.size not in BLOCK_SIZES:
             raise UsageError(
                 f"blocks of {self.size} weights in {self.bits} bits: onnxruntime has no kernel for them",
@@ -62,6 +63,11 @@ class Columns:
     smooth: float = 0.0
     symmetric: bool = False
 
+    def __post_init__(self) -> None:
+        _require("activations", self.activations, get_args(Activations))
+        if not 0 <= float(self.smooth) <= 1:
+            raise UsageError(f"smooth {self.smooth!r} is no share", remedy="choose 0 to 1")
+
     @property
     def label(self) -> str:
         kind = f"{'int8' if self.signed else 'uint8'} {'by column' if self.per_channel else 'by tensor'}"
@@ -77,9 +83,18 @@ class NormalFloat:
     size: int = 64
     kind: Literal["fp4", "nf4"] = "nf4"
 
+    def __post_init__(self) -> None:
+        _require("kind", self.kind, ("fp4", "nf4"))
+        _require("size", self.size, BLOCK_SIZES)
+
     @property
     def label(self) -> str:
         return f"{self.kind} in blocks of {self.size}"
+
+
+def _require(name: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        raise UsageError(f"{name} {value!r} is unknown", remedy=f"choose from {', '.join(map(str, known))}")
 
 
 Matrix = Blocks | Columns | NormalFloat
@@ -126,6 +141,17 @@ class Plan:
         return any(
             isinstance(form, Columns) and (form.smooth or form.activations == "static") for form in forms
         )
+
+    @property
+    def keeps_matrices(self) -> bool:
+        """Whether every matrix stays in fp32."""
+        return not (self.half or self.matrices or any(self.exceptions.values()))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether ranges of activations that are calibrated lie around zero."""
+        forms = (self.matrices, *self.exceptions.values())
+        return any(isinstance(form, Columns) and form.symmetric for form in forms)
 
     def giving(self, names: Iterable[str], form: Any) -> Plan:
         """The same plan, but for these matrices."""

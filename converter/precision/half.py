@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from converter.arrays import FLOAT16, FLOAT32
 from converter.passes.float_io import float_interface
+from converter.precision.exact import keep_exact
 from converter.recipes import Cast, RecipeTensor
 from converter.weights.binding import initializers
 
@@ -17,12 +18,14 @@ _FLOAT_INPUTS = {"Resize": (1, 2)}
 
 
 def to_half(model: ir.Model) -> None:
-    """Turn every float in the graph into fp16, and give it back its fp32 inputs and outputs.
+    """Turn the floats in the graph into fp16, and give it back its fp32 inputs and outputs.
 
+    Positions and sums of squares stay in fp32 (`keep_exact`).
     A weight beyond fp16's range is a WeightError when it is written; constants that stand for infinity
     become fp16's largest number.
     """
-    kept = _float_inputs(model)
+    exact = keep_exact(model)
+    kept = _float_inputs(model, exact)
     for value in initializers(model):
         if value not in kept:
             _halve(value)
@@ -30,6 +33,8 @@ def to_half(model: ir.Model) -> None:
         for value in graph.inputs:
             _retype(value)
         for node in graph:
+            if node in exact:
+                continue
             for name, attribute in node.attributes.items():
                 _halve_attribute(node, name, attribute)
             for output in node.outputs:
@@ -37,8 +42,8 @@ def to_half(model: ir.Model) -> None:
     float_interface(model)
 
 
-def _float_inputs(model: ir.Model) -> set[ir.Value]:
-    found = set()
+def _float_inputs(model: ir.Model, exact: set[ir.Node]) -> set[ir.Value]:
+    found = {value for node in exact for value in node.inputs if value is not None and value.is_initializer()}
     for node in model.graph.all_nodes():
         for index in _FLOAT_INPUTS.get(node.op_type, ()) if node.domain == "" else ():
             value = node.inputs[index] if index < len(node.inputs) else None

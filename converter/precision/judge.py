@@ -96,10 +96,12 @@ class Judge:
             return self._judged("quick", self.calibration[::_QUICK], suffix)
         return self._judged("calibration", self.calibration, suffix)
 
-    def observe(self, statistics: Statistics) -> None:
-        """Run fp32 on the calibration inputs and let `statistics` see what enters its matrices."""
-        found = self.task.run(self._sessions(statistics=statistics), self.calibration)
-        self._references.setdefault("calibration", found)
+    def observe(self, statistics: Statistics, count: int | None = None) -> None:
+        """Run fp32 on the calibration inputs, or the first `count`; `statistics` see what enters its matrices."""
+        samples = self.calibration[:count]
+        found = self.task.run(self._sessions(statistics=statistics), samples)
+        if len(samples) == len(self.calibration):
+            self._references.setdefault("calibration", found)
 
     def stopwatch(self) -> Stopwatch:
         """What measures the speed of graphs on the evaluation inputs."""

@@ -73,14 +73,27 @@ class _Package:
                     remedy=f"give {kind}, or leave the option out",
                 )
             halves.append(list(own if given is None else given.items))
-        if self.count is not None:
-            if self.count > len(halves[0]):
+        return self.counted(halves[0]), halves[1]
+
+    def counted(self, samples: Sequence[Any]) -> list[Any]:
+        """As many calibration samples as were asked for. Raises UsageError where there are fewer."""
+        if self.count is not None and self.count > len(samples):
+            raise UsageError(
+                f"{len(samples)} calibration samples are there, but {self.count} were asked for",
+                remedy=f"give more with --calibration, or --num-samples {len(samples)}",
+            )
+        return list(samples[: self.count])
+
+    def refuse_given(self) -> None:
+        """Raise UsageError for samples that this kind of model has no use for: it is fed arrays, made up or given."""
+        options = (("--calibration", self.calibration), ("--evaluation", self.evaluation))
+        for option, given in options:
+            if given is not None and given.kind != "generated":
                 raise UsageError(
-                    f"{len(halves[0])} calibration samples are built in, but {self.count} were asked for",
-                    remedy=f"give more with --calibration, or --num-samples {len(halves[0])}",
+                    f"{option} {given.source} holds {given.kind}, and this kind of model is fed arrays",
+                    remedy="give --calibration with JSON lines of arrays by input name"
+                    + (" as well" if given.kind == "feeds" else ""),
                 )
-            halves[0] = halves[0][: self.count]
-        return halves[0], halves[1]
 
 
 def choose_task(
@@ -104,16 +117,25 @@ def choose_task(
 
 
 def _fed(package: _Package, preprocess: Preprocess | None) -> Chosen:
-    """Feeds from the user. What is not given to judge by is taken from them: every other one."""
+    """Feeds from the user. Without --evaluation every other one judges, and the rest calibrates."""
     if package.calibration is None:
         raise UsageError(
             "a preprocessing function is given and no samples", remedy="give calibration as well"
         )
-    items = list(package.calibration.items)
-    second = list(package.evaluation.items) if package.evaluation is not None else items[1::2]
-    first = items if package.evaluation is not None else items[::2]
+    first, second = list(package.calibration.items), []
+    if package.evaluation is None:
+        first, second = first[::2], first[1::2]
+    elif package.evaluation.kind != package.calibration.kind:
+        raise UsageError(
+            f"--evaluation {package.evaluation.source} holds {package.evaluation.kind}, and "
+            f"--calibration {package.calibration.source} holds {package.calibration.kind}",
+            remedy="give one kind of sample",
+        )
+    else:
+        second = list(package.evaluation.items)
     if not second:
         raise UsageError("one sample cannot both calibrate and judge", remedy="give more, or --evaluation")
+    first = package.counted(first)
 
     def feeds(sessions: Sessions, sample: Any) -> Mapping[str, Mapping[str, Any]]:
         feed = sample if preprocess is None else preprocess(sample)
@@ -144,17 +166,17 @@ def _pages(package: _Package) -> Chosen | None:
     if not pictured or not any("embeddings" in package.outputs(stem) for stem in package.stems):
         return None
     _tokens(package)
-    first, second = corpus()
-    own = [
-        list(zip(texts[:count], draw_pages(texts, count), strict=True))
-        for texts, count in ((first, _PAGES[0]), (second, _PAGES[1]))
-    ]
-    about = "queries and drawn pages"
-    if package.calibration is not None and package.calibration.kind == "images":
-        given = package.calibration.items
-        own[0] = list(zip((first * len(given))[: len(given)], given, strict=True))
-        about = f"queries and pages; calibrated on {package.calibration.source}"
-    return Chosen(Pages(), own[0][: package.count], own[1], about)
+    texts = corpus()
+    drawn = [draw_pages(half, count) for half, count in zip(texts, _PAGES, strict=True)]
+    pages = package.samples("images", *drawn)
+    first, second = (
+        list(zip((half * len(images))[: len(images)], images, strict=True))
+        for half, images in zip(texts, pages, strict=True)
+    )
+    about = "queries and drawn pages" if package.evaluation is None else "queries and images that were given"
+    if package.calibration is not None:
+        about += f"; calibrated on {package.calibration.source}"
+    return Chosen(Pages(), first, second, about)
 
 
 def _translation(package: _Package) -> Chosen | None:
@@ -175,19 +197,22 @@ def _sources(package: _Package) -> tuple[Any, str, tuple[list[Any], list[Any]]]:
     """What an encoder of a pair reads: texts, or made-up values for what is no text."""
     if "input_ids" in package.inputs("encoder_model"):
         tokens = _tokens(package)
-        halves = package.samples("texts", *corpus())
-        halves = (halves[0][::3], halves[1][::3])  # each takes as many runs as its answer has tokens
+        # Each takes as many runs as its answer has tokens.
+        halves = package.samples("texts", *(half[::3] for half in corpus()))
         return (lambda sessions, text: tokens.pad([tokens.encode([text])[0].ids])), "texts", halves
     if package.inputs("encoder_model") == {"pixel_values"}:
         halves = package.samples(
             "images", draw_pictures(_PICTURES[0] // 2), draw_pictures(_PICTURES[1] // 2, 1000)
         )
         return partial(_pixels, package, "encoder_model"), "pictures", halves
-    made = drawn_feeds({"encoder_model": package.graphs["encoder_model"]}, sum(_MADE_UP))
+    package.refuse_given()
+    first = package.count or _MADE_UP[0]
+    total = first + _MADE_UP[1]
+    made = drawn_feeds({"encoder_model": package.graphs["encoder_model"]}, total)
     return (
         lambda sessions, index: {name: value[:1] for name, value in made[index]["encoder_model"].items()},
         "made-up inputs",
-        (list(range(_MADE_UP[0])), list(range(_MADE_UP[0], sum(_MADE_UP)))),
+        (list(range(first)), list(range(first, total))),
     )
 
 
@@ -256,11 +281,7 @@ def _side(config: Mapping[str, Any]) -> int:
 
 def _made_up(package: _Package) -> Chosen:
     """Inputs as the plugin makes them for parity; without it, drawn where floats are all a graph takes."""
-    if package.calibration is not None and package.calibration.kind != "generated":
-        raise UsageError(
-            f"{package.calibration.source} holds {package.calibration.kind}, and this kind of model is fed arrays",
-            remedy="give JSON lines of arrays by input name",
-        )
+    package.refuse_given()
     if all(package.inputs(stem) <= _TEXT for stem in package.stems):
         _tokens(package)
     first = package.count or _MADE_UP[0]

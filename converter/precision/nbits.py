@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from converter.precision.formats import Blocks, NormalFloat, Plan
 from converter.precision.packed import BNB_KINDS, BlockQuantized, NormalFloatQuantized
-from converter.precision.products import DOMAIN, Product, initializer, owner, products, replace_product
+from converter.precision.products import DOMAIN, Product, initializer, products, replace_product
 from converter.recipes import WeightRecipe
 
 
@@ -28,7 +28,7 @@ def quantize_matrices(model: ir.Model, plan: Plan) -> int:
 
 
 def _in_blocks(product: Product, form: Blocks) -> ir.Node:
-    parts = block_parts(owner(product.node), product.name, product.recipe, form)
+    parts = block_parts(product.home, product.name, product.recipe, form)
     depth, width = product.recipe.shape
     sizes = {"K": depth, "N": width, "bits": form.bits, "block_size": form.size}
     level = {"accuracy_level": form.accuracy_level} if form.accuracy_level else {}
@@ -49,7 +49,7 @@ def block_parts(graph: ir.Graph, name: str, recipe: WeightRecipe, form: Blocks) 
 
 
 def _in_floats(product: Product, form: NormalFloat) -> ir.Node:
-    graph, stem = owner(product.node), f"{product.name}_{form.kind}"
+    graph, stem = product.home, f"{product.name}_{form.kind}"
     data = initializer(graph, stem, NormalFloatQuantized(product.recipe, form, "data"))
     scales = initializer(graph, f"{stem}_scales", NormalFloatQuantized(product.recipe, form, "scales"))
     depth, width = product.recipe.shape

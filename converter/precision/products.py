@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from converter.arrays import FLOAT32
@@ -14,18 +15,22 @@ from converter.recipes import Constant, RecipeTensor, Transpose, WeightRecipe, s
 DOMAIN = "com.microsoft"  # of onnxruntime's own operators
 # Tables of fewer rows (token types) gain nothing.
 TABLE_ROWS = 64
+# The opset from which on Unsqueeze takes its axes as an input.
+_AXES_GIVEN = 13
 
 
 @dataclass(frozen=True)
 class Product:
     """A node that multiplies activations with a stored fp32 matrix, (K, N) whichever way round it lies.
 
-    `name` is the initializer's, and so the matrix's; `bias` is what a Gemm adds.
+    `name` is the initializer's, and so the matrix's; `home` is the graph it is in, where the node may be in a branch;
+    `bias` is what a Gemm adds.
     """
 
     node: ir.Node
     name: str
     recipe: WeightRecipe
+    home: ir.Graph
     bias: ir.Value | None = None
 
     @property
@@ -37,11 +42,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A Gather of rows of a stored fp32 table."""
+    """A Gather of rows of a stored fp32 table, an initializer of the graph `home`."""
 
     node: ir.Node
     name: str
     recipe: WeightRecipe
+    home: ir.Graph
     ids: ir.Value
 
 
@@ -69,7 +75,7 @@ def _matmul(node: ir.Node) -> Product | None:
             recipe = _turned(stored(value))
     if value is None or recipe is None or len(recipe.shape) != 2:
         return None
-    return Product(node, str(value.name), recipe)
+    return Product(node, str(value.name), recipe, home(value))
 
 
 def _gemm(node: ir.Node) -> Product | None:
@@ -85,7 +91,7 @@ def _gemm(node: ir.Node) -> Product | None:
     if number("transB", 0):
         recipe = _turned(recipe)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return None if recipe is None else Product(node, str(value.name), recipe, bias)
+    return None if recipe is None else Product(node, str(value.name), recipe, home(value), bias)
 
 
 def _turned(recipe: WeightRecipe | None) -> WeightRecipe | None:
@@ -101,7 +107,7 @@ def lookups(model: ir.Model) -> Iterator[Lookup]:
             continue
         axis, ids = node.attributes.get("axis"), node.inputs[1]
         if ids is not None and (axis is None or axis.as_int() == 0):
-            yield Lookup(node, str(table.name), recipe, ids)
+            yield Lookup(node, str(table.name), recipe, home(table), ids)
 
 
 def stored(value: ir.Value | None) -> WeightRecipe | None:
@@ -112,6 +118,12 @@ def stored(value: ir.Value | None) -> WeightRecipe | None:
     if value is None or tensor is None or not value.is_initializer() or tensor.dtype != ir.DataType.FLOAT:
         return None
     return Constant.of(tensor.numpy())
+
+
+def home(value: ir.Value) -> ir.Graph:
+    """The graph that an initializer belongs to: what it becomes goes there too, once for all branches."""
+    assert value.graph is not None
+    return value.graph
 
 
 def owner(node: ir.Node) -> ir.Graph:
@@ -136,6 +148,14 @@ def constant(graph: ir.Graph, name: str, tensor: ir.Tensor[Any]) -> ir.Value:
         value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         graph.register_initializer(value)
     return graph.initializers[name]
+
+
+def add_axis(graph: ir.Graph, value: ir.Value) -> ir.Node:
+    """The value with a last axis of size 1."""
+    if graph.opset_imports.get("", _AXES_GIVEN) < _AXES_GIVEN:
+        return ir.node("Unsqueeze", [value], {"axes": [-1]})
+    last = constant(graph, "quantized_last", ir.Tensor(np.array([-1], np.int64)))
+    return ir.node("Unsqueeze", [value, last])
 
 
 def replace_product(product: Product, nodes: list[ir.Node]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -17,9 +16,17 @@ from converter.packages.seal import seal_package
 from converter.packages.staging import stage_package
 from converter.precision.catalogue import choose_precisions, require_matrices
 from converter.precision.foreign import as_package
-from converter.precision.formats import Plan, read_plan
+from converter.precision.formats import Plan
 from converter.precision.judge import Judge
 from converter.precision.latency import Stopwatch
+from converter.precision.planning import (
+    BUILT_IN,
+    Calibrated,
+    all_plans,
+    plans_of,
+    recorded_calibration,
+    require_matrices_of,
+)
 from converter.precision.report import UNJUDGED, PrecisionRow, QuantizationReport
 from converter.precision.search import Choice, Trial, choose_plan
 from converter.precision.sessions import ONNX
@@ -115,6 +122,7 @@ class _Work:
     progress: Progress
     judge: Judge | None = None
     watch: Stopwatch | None = None
+    observed: tuple[Any, ...] = ()
 
     def add(self, precisions: Sequence[Precision], folder: Path) -> tuple[PrecisionRow, ...]:
         """Write precisions into `folder`, those that are kept; one that was there stays where its successor misses."""
@@ -152,12 +160,18 @@ class _Work:
     def _make(self, precision: Precision, candidate: Candidate) -> PrecisionRow:
         plans = plans_of(precision, self.settings)
         require_matrices(precision.name, plans, found=bool(self.bench.modules))
-        calibration = self._calibrate(plans)
+        if self.settings.recipe is not None:
+            require_matrices_of(plans[0], [name for name, _ in self.bench.modules])
+        recorded = recorded_calibration(self.settings.recipe, precision.name)
+        calibration = self._calibrate(plans, recorded)
+        plans = self._reached(plans)
         judge = None if self.settings.unjudged else self.judge
         budget: dict[str, float] = {}
         if judge is not None:
             budget = judge.budget(self.settings.bounds or precision.budget)
         notes = [UNJUDGED if judge is None else f"judged on {judge.about}"]
+        if before := recorded.differs(calibration):
+            notes.append(f"{precision.name}: the recipe was made by calibration on {before}")
         try:
             choice = self._choose(plans, budget, candidate, judge)
             if choice.cut:
@@ -178,6 +192,7 @@ class _Work:
             latency=None if judge is None or self.watch is None else self.watch.measure(candidate.suffix),
             calibration=calibration,
             notes=tuple(notes),
+            refused=self._refused(choice.plan, candidate),
         )
         return (
             self._checked_for_overflow(row)
@@ -185,11 +200,19 @@ class _Work:
             else row
         )
 
+    def _refused(self, plan: Any, candidate: Candidate) -> str:
+        """A copy of fp32 keeps any budget, and is nobody's precision."""
+        copied = isinstance(plan, Plan) and plan.keeps_matrices and candidate.nbytes > 0.99 * self.bench.whole
+        return "nothing smaller than fp32 keeps the budget on the choosing samples" if copied else ""
+
     def _checked_for_overflow(self, row: PrecisionRow) -> PrecisionRow:
         """Halves hold up to 65504: what the fp32 graphs multiply on the calibration inputs must stay below."""
-        statistics = self._observe()
+        statistics = self.bench.statistics or self._observe(Statistics(self.bench.points()))
         largest = max((float(peaks.max()) for peaks in statistics.peaks.values()), default=0.0)
-        note = f"{row.name}: the largest activation that enters a matrix is {largest:.4g}, fp16 ends at {_HALF:g}"
+        seen = f"the largest activation that enters a matrix is {largest:.4g}, fp16 ends at {_HALF:g}"
+        note = (
+            f"{row.name}: {seen if statistics.peaks else 'no activation that enters a matrix could be seen'}"
+        )
         refused = (
             f"an activation of {largest:.4g} is beyond fp16, which ends at {_HALF:g}"
             if largest > _HALF
@@ -198,15 +221,13 @@ class _Work:
         made = "traced in fp16" if self.bench.is_traced(row.plan) else "converted from the fp32 graph"
         return replace(row, notes=(*row.notes, note, f"{row.name}: {made}"), refused=refused)
 
-    def _observe(self) -> Statistics:
-        """What enters each matrix of the fp32 graphs on the calibration samples; looked at once."""
+    def _observe(self, statistics: Statistics, count: int | None = None) -> Statistics:
+        """What enters each matrix of the fp32 graphs on the calibration samples; looked at once in each way."""
         assert self.judge is not None
-        if self.bench.statistics is None:
-            tuning = self.settings.tuning
-            symmetric = bool(tuning.symmetric) or tuning.target == "tensorrt"
-            statistics = Statistics(self.bench.points(), tuning.static or "minmax", symmetric)
-            self.judge.observe(statistics)
-            self.bench.statistics = statistics
+        way = (statistics.method, statistics.symmetric, count)
+        if self.bench.statistics is None or self.observed != way:
+            self.judge.observe(statistics, count)
+            self.bench.statistics, self.observed = statistics, way
         return self.bench.statistics
 
     def _choose(
@@ -236,51 +257,31 @@ class _Work:
             over=lambda: time.monotonic() > end,
         )
 
-    def _calibrate(self, plans: Sequence[Any]) -> dict[str, Any] | None:
-        """Let the plans that want it know what enters each matrix on the calibration samples."""
-        if not any(isinstance(plan, Plan) and plan.calibrates for plan in plans):
+    def _reached(self, plans: Sequence[Any]) -> list[Any]:
+        """Without plans by what enters a matrix where that cannot be seen, as in branches; all if no other is left."""
+        statistics = self.bench.statistics
+        blind = statistics is not None and any(not statistics.saw(name) for name, _ in self.bench.modules)
+        left = [plan for plan in plans if not (blind and isinstance(plan, Plan) and plan.calibrates)]
+        return left or list(plans)
+
+    def _calibrate(self, plans: Sequence[Any], recorded: Calibrated) -> dict[str, Any] | None:
+        """Let the plans that want it know what enters each matrix on the calibration samples.
+
+        By the method that is `recorded` with a recipe, else by the one that is asked for.
+        """
+        calibrating = [plan for plan in plans if isinstance(plan, Plan) and plan.calibrates]
+        if not calibrating:
             return None
-        statistics = self._observe()
+        method = recorded.method or self.settings.tuning.static or "minmax"
+        symmetric, count = any(plan.symmetric for plan in calibrating), recorded.count(self.settings)
+        statistics = self._observe(Statistics(self.bench.points(), method, symmetric), count)
         assert self.judge is not None
-        source = self.settings.calibration or "what comes along"
-        return {**statistics.to_json(), "samples": len(self.judge.calibration), "source": Path(source).name}
-
-
-def all_plans(precisions: Sequence[Precision], settings: Settings) -> list[Any]:
-    """`plans_of` all of them. Raises UsageError also for an option that none of their formats heeds."""
-    plans = [plan for precision in precisions for plan in plans_of(precision, settings)]
-    settings.tuning.require_used(plans)
-    return plans
-
-
-def plans_of(precision: Precision, settings: Settings) -> list[Any]:
-    """The ways to make a precision that these settings leave, or the one that their recipe tells.
-
-    Raises UsageError where none is left, and for a recipe that cannot be read.
-    """
-    if settings.recipe is not None:
-        return [_read_recipe(settings.recipe, precision.name)]
-    plans = precision.plans()
-    if settings.unjudged and precision.unjudged is not None:
-        plans = (precision.unjudged(), *plans)
-    tuned = settings.tuning.apply(precision.name, plans)
-    return tuned[:1] if settings.unjudged else tuned
-
-
-def _read_recipe(path: Path, name: str) -> Plan:
-    """The plan in a recipe file: one alone, a package's record, or one of several precisions by name."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--recipe {path} cannot be read: {error}", remedy="give a JSON file") from error
-    if isinstance(content, dict) and isinstance(content.get("precisions"), dict):
-        if name not in content["precisions"]:
-            known = ", ".join(content["precisions"]) or "none"
-            raise UsageError(f"--recipe {path} has no recipe of {name!r}; it has {known}")
-        content = content["precisions"][name]
-    if isinstance(content, dict) and "recipe" in content:
-        content = content["recipe"]
-    return read_plan(content)
+        source = self.settings.calibration or BUILT_IN
+        return {
+            **statistics.to_json(),
+            "samples": len(self.judge.calibration[:count]),
+            "source": Path(source).name,
+        }
 
 
 def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:

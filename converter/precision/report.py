@@ -99,11 +99,14 @@ class QuantizationReport:
         if not failed:
             return
         left = [row.name for row in failed if row.name not in self.kept]
+        ways = "give a lower --keep, or --keep-failed"
+        if all(row.refused for row in failed):
+            ways = "leave them out of --precisions: no --keep changes that"
         lines = [f"{row.name}: {', '.join(row.misses)}" for row in failed]
         lines += [f"{row.name}, {row.rehearsal}" for row in failed if row.rehearsal]
         raise ParityError(
             "the budget is missed on the evaluation inputs:\n  " + "\n  ".join(lines),
-            remedy=f"not written: {', '.join(left)}; give a lower --keep, or --keep-failed"
+            remedy=f"not written: {', '.join(left)}; {ways}"
             if left
             else "written all the same, and marked in converter.json",
             topic="budget",

@@ -46,8 +46,8 @@ class Given:
 def read_samples(source: str | Path, count: int | None, *, option: str = "--calibration") -> Given:
     """Samples from a text file (a text a line), JSON lines, or a folder of images; `generated` makes them up.
 
-    A JSON line is a string, an object with `text`, or an object of arrays by input name. Raises UsageError for what
-    cannot be read, holds nothing, or holds fewer than `count`.
+    A JSON line is a string, an object with `text`, or an object of arrays by input name. All are given, also beyond
+    `count`. Raises UsageError for what cannot be read, holds nothing, or holds fewer than `count`.
     """
     if str(source) == GENERATED:
         return Given("generated", tuple(range(count or 0)), GENERATED)
@@ -65,20 +65,25 @@ def read_samples(source: str | Path, count: int | None, *, option: str = "--cali
             f"{option} {path} holds {len(items)} samples, but {count} were asked for",
             remedy=f"give more, or --num-samples {len(items)}",
         )
-    return Given(kind, items[:count], str(source))
+    return Given(kind, items, str(source))
 
 
 def _read_file(path: Path, option: str) -> tuple[str, tuple[Any, ...]]:
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines: a text may hold what Unicode calls a line separator. The mark is of Windows' editors.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{option} {path} cannot be read: {error}",
             remedy="give a UTF-8 text file, JSON lines, or a folder of images",
         ) from error
     if path.suffix.lower() not in _LINES:
-        return "texts", tuple(lines)
-    entries = [_entry(line, f"{option} {path}, line {number}") for number, line in enumerate(lines, 1)]
+        return "texts", tuple(line for line in lines if line.strip())
+    entries = [
+        _entry(line, f"{option} {path}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
     kinds = {"texts" if isinstance(entry, str) else "feeds" for entry in entries}
     if len(kinds) > 1:
         raise UsageError(f"{option} {path} mixes texts with arrays", remedy="give one kind of sample a file")
@@ -93,11 +98,13 @@ def _entry(line: str, where: str) -> Any:
         if isinstance(entry, dict) and isinstance(entry.get("text"), str):
             return entry["text"]
         if isinstance(entry, dict) and entry:
-            return {str(name): np.asarray(values) for name, values in entry.items()}
+            arrays = {str(name): np.asarray(values) for name, values in entry.items()}
+            if all(values.dtype.kind in "biuf" for values in arrays.values()):
+                return arrays
     except ValueError as error:
         raise UsageError(f"{where} cannot be read: {error}", remedy="give one JSON value a line") from error
     raise UsageError(
-        f"{where} is neither a text nor an object",
+        f"{where} is neither a text nor an object of arrays of numbers",
         remedy='write "a text", {"text": "a text"} or {"input name": [[...]]}',
     )
 

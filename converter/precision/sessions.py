@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from converter.errors import PackageError
+from converter.packages.graph_info import read_graph
 from converter.precision.statistics import Statistics
 from converter.precision.stored import read_graphs
 from converter.runtime.files import PackageFiles, open_package
@@ -124,14 +125,15 @@ class Sessions:
             self._statistics.observe(stem, found)
 
 
-def is_main(file: Path, stems: Collection[str]) -> bool:
-    """A main graph or its data; data files are named after a graph, and shared ones after `model`."""
-    return file.name.partition(".")[0] in {*stems, "model"} and not file.name.endswith(".observed.onnx")
+def main_files(folder: Path, stems: Iterable[str]) -> frozenset[Path]:
+    """A package's fp32 graphs and their data, whatever its name: that of somebody's graph may be any."""
+    graphs = [read_graph(folder / ONNX, f"{stem}.onnx") for stem in stems]
+    return frozenset(folder / ONNX / name for graph in graphs for name in (graph.file, *graph.data_files))
 
 
-def main_bytes(folder: Path, stems: Collection[str]) -> int:
+def main_bytes(folder: Path, stems: Iterable[str]) -> int:
     """Bytes of a package's fp32 graphs and their data."""
-    return sum(file.stat().st_size for file in (folder / ONNX).iterdir() if is_main(file, stems))
+    return sum(file.stat().st_size for file in main_files(folder, stems))
 
 
 def _with_outputs(folder: Path, stem: str, names: Iterable[str]) -> str:

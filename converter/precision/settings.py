@@ -15,6 +15,7 @@ from converter.request import Preference
 
 # Far more than the trials of most models take: for machines that are slow or busy.
 MINUTES = 60.0
+_NO_SEARCH = ("size", None, MINUTES)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ class Settings:
             raise UsageError(
                 "a recipe is applied as it is, and options of formats would change nothing",
                 remedy="leave --recipe out, or the other options",
+            )
+        if (self.recipe is not None or self.unjudged) and (
+            self.prefer,
+            self.trials,
+            self.minutes,
+        ) != _NO_SEARCH:
+            raise UsageError(
+                f"{'--recipe' if self.recipe is not None else '--unjudged'} searches for nothing, and --prefer, "
+                "--trials and --minutes would change nothing",
+                remedy="leave them out",
+            )
+        if self.unjudged and self.evaluation is not None:
+            raise UsageError(
+                "--evaluation and --unjudged contradict each other", remedy="leave one of them out"
             )
         parse_keep(self.keep)
 

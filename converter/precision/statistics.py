@@ -118,11 +118,14 @@ class Statistics:
         scale = max(high - low, 1e-9) / 255
         return group, scale, int(np.clip(round(-low / scale), 0, 255))
 
+    def saw(self, name: str) -> bool:
+        """Whether anything entered this matrix."""
+        return self.group(name) in self.peaks
+
     def _known(self, name: str) -> str:
-        group = self.group(name)
-        if group not in self.peaks:
+        if not self.saw(name):
             raise missing_statistics(name)
-        return group
+        return self.group(name)
 
     def _range(self, group: str) -> tuple[float, float]:
         if self.method == "minmax":

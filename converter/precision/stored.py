@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError
 
 from converter.checkpoints.tensor_file import DTYPES
@@ -16,6 +17,8 @@ from converter.recipes import Load, RecipeTensor
 from converter.records import ExportedGraph, TensorInfo
 from converter.weights.binding import initializers
 
+# The first that lets a weight be no input.
+_IR_VERSION = 4
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -37,7 +40,19 @@ def _read(path: Path) -> ir.Model:
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             value.const_value = _recipe(value, path, spans)
+    _gather_weights(model)
     return model
+
+
+def _gather_weights(model: ir.Model) -> None:
+    """Other exporters leave weights as Constant nodes, within branches, or listed among the inputs (IR 3)."""
+    steps = ir.passes.Sequential(
+        common.LiftConstantsToInitializersPass(),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveInitializersFromInputsPass(),
+    )
+    steps(model)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
 
 
 def _recipe(value: ir.Value, path: Path, spans: Mapping[str, Span]) -> RecipeTensor:

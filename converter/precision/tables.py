@@ -19,10 +19,10 @@ from converter.precision.nbits import block_parts
 from converter.precision.packed import RowQuantized
 from converter.precision.products import (
     Lookup,
+    add_axis,
     constant,
     initializer,
     lookups,
-    owner,
     products,
     replace,
 )
@@ -61,7 +61,7 @@ def _share_blocks(lookup: Lookup, matrix: WeightRecipe, form: Blocks) -> None:
     Not by GatherBlockQuantized, which onnxruntime-web's WebAssembly build has not. Of a decoder of half a billion
     parameters a step of one token takes 2 % longer for it, larger ones not measurably.
     """
-    graph = owner(lookup.node)
+    graph = lookup.home
     data, scales, *zeros = block_parts(graph, lookup.name, matrix, form)
     made, width = _Unpacked(graph, lookup.ids, form.bits), matrix.shape[0]
     blocks = -(-width // form.size)
@@ -73,7 +73,7 @@ def _share_blocks(lookup: Lookup, matrix: WeightRecipe, form: Blocks) -> None:
             middle = made.first(middle, blocks, axis=-2)
     else:
         middle = made.number(float(2 ** (form.bits - 1)))
-    scale = made.op("Unsqueeze", made.op("Gather", scales, lookup.ids), made.sizes(-1))
+    scale = made.with_axis(made.op("Gather", scales, lookup.ids))
     values = made.op("Mul", made.op("Sub", values, middle), scale)
     values = made.split(values, (blocks * form.size,))
     if width % form.size:
@@ -95,6 +95,10 @@ class _Unpacked:
         self.nodes.append(ir.node(operator, list(inputs), attributes))
         return self.nodes[-1].outputs[0]
 
+    def with_axis(self, value: ir.Value) -> ir.Value:
+        self.nodes.append(add_axis(self.graph, value))
+        return self.nodes[-1].outputs[0]
+
     def sizes(self, *values: int) -> ir.Value:
         name = "_".join(["quantized_sizes", *map(str, values)])
         return constant(self.graph, name, ir.Tensor(np.array(values, np.int64)))
@@ -109,7 +113,7 @@ class _Unpacked:
             return values
         high = self.op("Floor", self.op("Mul", values, self.number(1 / 16)))
         low = self.op("Sub", values, self.op("Mul", high, self.number(16)))
-        halves = [self.op("Unsqueeze", half, self.sizes(-1)) for half in (low, high)]
+        halves = [self.with_axis(half) for half in (low, high)]
         return self.op("Concat", *halves, axis=-1)
 
     def split(self, values: ir.Value, sizes: tuple[int, ...]) -> ir.Value:
@@ -123,7 +127,7 @@ class _Unpacked:
 
 def _share_columns(lookup: Lookup, matrix: WeightRecipe, form: Columns, plan: Plan) -> None:
     """Columns of the (width, rows) matrix by number, turned into rows; what smoothing did to them is undone."""
-    graph, name = owner(lookup.node), lookup.name
+    graph, name = lookup.home, lookup.name
     matrix, factors = smoothed_matrix(name, matrix, form, plan.statistics)
     data, scales, zeros = column_parts(graph, name, matrix, form)
     columns = ir.node("Gather", [data, lookup.ids], {"axis": 1})
@@ -138,9 +142,8 @@ def _share_columns(lookup: Lookup, matrix: WeightRecipe, form: Columns, plan: Pl
         """Of values for each column those looked up, (ids, 1); a single one is for all."""
         if not form.per_channel:
             return values
-        last = constant(graph, "quantized_last", ir.Tensor(np.array([-1], np.int64)))
         found = ir.node("Gather", [values, lookup.ids])
-        nodes[-1:-1] = [found, turned := ir.node("Unsqueeze", [found.outputs[0], last])]
+        nodes[-1:-1] = [found, turned := add_axis(graph, found.outputs[0])]
         return turned.outputs[0]
 
     if not form.signed:
@@ -154,7 +157,7 @@ def _share_columns(lookup: Lookup, matrix: WeightRecipe, form: Columns, plan: Pl
 
 
 def _by_row(lookup: Lookup) -> None:
-    graph, name = owner(lookup.node), lookup.name
+    graph, name = lookup.home, lookup.name
     rows = ir.node(
         "Gather", [initializer(graph, f"{name}_rows", RowQuantized(lookup.recipe, "data")), lookup.ids]
     )

@@ -47,6 +47,13 @@ class Tuning:
             if value not in known:
                 listed = ", ".join(str(entry) for entry in known if entry is not None)
                 raise UsageError(f"{name} {value!r} is unknown", remedy=f"choose from {listed}")
+        against = {"weight_type": "QUInt8", "reduce_range": True, "symmetric": False}
+        for name, value in against.items() if self.target == "tensorrt" else ():
+            if getattr(self, name) == value:
+                raise UsageError(
+                    f"tensorrt takes signed and symmetric weights of 8 bits, and {name} {value} says otherwise",
+                    remedy="leave it out, or choose another --target",
+                )
 
     def apply(self, name: str, plans: Sequence[Any]) -> list[Any]:
         """Plans of a precision as they are wanted here, without those the target cannot run.
@@ -96,7 +103,9 @@ class Tuning:
 
     def _matrix(self, form: Matrix | None, target: str) -> Matrix | None:
         if isinstance(form, Columns):
-            return None if target == "webgpu" else self._columns(form, target)
+            signed = form.signed or self.weight_type == "QInt8"
+            lacking = target == "webgpu" or (target == "tensorrt" and not signed)
+            return None if lacking else self._columns(form, target)
         if target == "tensorrt" and form is not None:
             return None
         if isinstance(form, Blocks):
@@ -115,8 +124,6 @@ class Tuning:
         reduce_range = self.reduce_range
         if reduce_range is None and target in ("avx2", "avx512"):
             reduce_range = True  # their products of 8 bits saturate at 16
-        if target == "arm64" and signed is None:
-            signed = True
         given = {"per_channel": self.per_channel, "reduce_range": reduce_range, "signed": signed}
         form = replace(form, **_known(given))
         if target == "tensorrt":

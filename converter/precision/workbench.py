@@ -15,7 +15,7 @@ from typing import Any
 from converter.packages.staging import RECORD
 from converter.precision.formats import Plan
 from converter.precision.products import lookups, products
-from converter.precision.sessions import ONNX, is_main, main_bytes
+from converter.precision.sessions import ONNX, main_bytes, main_files
 from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
 from converter.records import ExportedGraph
@@ -122,10 +122,11 @@ class Workbench:
 def workbench(folder: Path, stems: Sequence[str], halves: Path | None = None) -> Iterator[Workbench]:
     """A workbench in a package's folder, gone when the block ends. `halves` holds the graphs traced in fp16."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != RECORD]
+    main = main_files(folder, stems)
     with tempfile.TemporaryDirectory(prefix=".candidates-", dir=folder) as scratch:
         for file in files:
             name = file.relative_to(folder)
-            if name.parts[0] != ONNX or is_main(file, stems):
+            if name.parts[0] != ONNX or file in main:
                 link(file, Path(scratch) / name)
         yield Workbench(Path(scratch), tuple(stems), halves)
 

@@ -71,6 +71,11 @@ def test_signed_or_unsigned_weights(quantized: Callable[..., Written]) -> None:
     assert quantized("uint8", "--weight-type", "QInt8", "--overwrite").ending("_int8")[0].dtype == np.int8
 
 
+def test_a_target_does_not_turn_a_precision_into_another(quantized: Callable[..., Written]) -> None:
+    """On ARM, model_uint8.onnx got signed weights."""
+    assert quantized("uint8", "--target", "arm64").ending("_uint8")[0].dtype == np.uint8
+
+
 @pytest.mark.parametrize("size", ["16", "32", "64", "128", "256"])
 def test_blocks_of_any_size(quantized: Callable[..., Written], size: str) -> None:
     found = quantized("q4", "--block-size", size)
@@ -140,6 +145,10 @@ def test_from_python_options_go_by_the_names_of_the_command_line(tmp_path: Path)
         (["--minutes", "0"], "not in the range"),
         (["--precisions", "int8", "--target", "webgpu"], "webgpu has no kernels for int8"),
         (["--precisions", "q4", "--target", "tensorrt"], "tensorrt has no kernels for q4"),
+        (["--precisions", "uint8", "--target", "tensorrt"], "tensorrt has no kernels for uint8"),
+        (["--target", "tensorrt", "--weight-type", "QUInt8"], "weight_type QUInt8 says otherwise"),
+        (["--target", "tensorrt", "--reduce-range"], "reduce_range True says otherwise"),
+        (["--target", "tensorrt", "--no-symmetric"], "symmetric False says otherwise"),
         (["--precisions", "int8", "--static", "median"], "'median' is not one of"),
         (["--precisions", "q4", "--per-channel"], "--per-channel says nothing about what would be made"),
         (["--precisions", "q4", "--static", "minmax"], "--static says nothing"),

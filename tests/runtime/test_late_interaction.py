@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from converter.errors import PackageError, UsageError
+from converter.precision.quantize import quantize_package
 from converter.runtime import LateInteraction, list_images
 from converter.runtime.files import open_package
 from converter.runtime.session import SessionSettings, open_session
@@ -178,3 +179,24 @@ def test_a_package_without_a_tokenizer_says_so(colqwen2_package: Path) -> None:
 def test_mistakes_show_on_opening(retrieval_package: Path) -> None:
     with pytest.raises(UsageError, match="no precision 'q8'; it has fp32"):
         LateInteraction(retrieval_package, precision="q8")
+
+
+def test_precisions_are_judged_on_pages_that_are_given_and_on_no_texts(
+    retrieval_package: Path, pages: list[Image.Image], tmp_path: Path
+) -> None:
+    """Texts to calibrate on and pages to judge by were passed over, and so was a number too large."""
+    folder, texts = tmp_path / "pages", tmp_path / "texts.txt"
+    folder.mkdir()
+    texts.write_text("a text\n")
+    for number, page in enumerate(pages):
+        page.save(folder / f"{number}.png")
+    refused = {"calibration": str(texts), "evaluation": str(texts), "num_samples": 25}
+    for name, value in refused.items():
+        with pytest.raises(UsageError, match=r"this model takes images|24 calibration samples are there"):
+            quantize_package(retrieval_package, ["int8"], output=tmp_path / "p", **{name: value})
+    given = {"calibration": str(folder), "evaluation": str(folder), "static": "minmax"}
+    (row,) = quantize_package(retrieval_package, ["int8"], output=tmp_path / "p", **given).rows
+    assert row.calibration is not None
+    assert row.calibration["samples"] == len(pages)
+    assert row.quality is not None
+    assert row.quality.samples == len(pages)
