@@ -25,8 +25,6 @@ TRANSFORMERS_JS = {
     "token-classification",
 }
 _STEMS = {"model", "encoder_model", "decoder_model_merged"}
-# Types that it opens as an encoder with its decoder, whatever the task.
-_PAIRED = {"longt5", "mt5", "t5", "umt5"}
 
 
 def front_matter(facts: CardFacts) -> dict[str, Any]:
@@ -55,10 +53,13 @@ def pipeline_tag(facts: CardFacts) -> str:
 
 
 def opens_in_transformers_js(facts: CardFacts) -> bool:
-    """Whether the package is laid out as one of its pipelines wants it: names of graphs, task, tokenizer."""
+    """Whether the package is laid out as one of its pipelines wants it: names of graphs, task, tokenizer.
+
+    It goes by the model type, and looks for the decoder of an encoder alone.
+    """
     sees = facts.task.startswith("image-")
     companion = "preprocessor_config.json" if sees else "tokenizer.json"
-    if facts.model_type in _PAIRED and set(facts.graphs) == {"model"}:
+    if facts.encoder_alone:
         return False
     return facts.task in TRANSFORMERS_JS and set(facts.graphs) <= _STEMS and companion in facts.files
 
