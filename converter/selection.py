@@ -73,7 +73,8 @@ def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoin
     model_type = checkpoint.config.get("model_type")
     if named is None:
         return _detected(registry, checkpoint, model_type)
-    if named.stand_in is not None:
+    # One that stands in was found by its name; the checkpoint may be of another class.
+    if named.stand_in is not None or registry.known(named.name) is None:
         return _stand_in(registry, checkpoint, model_type)
     if named.recognizes(checkpoint):
         return named
@@ -142,8 +143,6 @@ def _stand_in(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
 
 def choose_task(asked: str | None, architecture: Architecture, checkpoint: Checkpoint) -> str:
     """The task asked for, or the one the checkpoint was made for."""
-    if asked is None and len(architecture.tasks) == 1:
-        return architecture.tasks[0]
     task = own_name(asked, architecture.tasks) if asked else architecture.source.default_task(checkpoint)
     check_task(task, architecture)
     return task

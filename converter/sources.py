@@ -67,9 +67,23 @@ class TransformersModel:
         from converter.checkpoints.detection import detect_task
 
         config = self.config(checkpoint)
-        return detect_task(
-            checkpoint, {task: self._class(config, task, missing_ok=True) for task in self.classes}
-        )
+        classes = {task: self._class(config, task, missing_ok=True) for task in self.classes}
+        return detect_task(checkpoint, classes, self.strangers(checkpoint, config))
+
+    def strangers(self, checkpoint: Checkpoint, config: Any) -> list[str]:
+        """The classes that config.json names, if they are transformers' own for this type and none is a task's.
+
+        A type's bare model is everybody's: heads were put on it, and it is in all of them.
+        """
+        import transformers
+
+        named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+        bare: Any = transformers.MODEL_MAPPING.get(type(config), ())
+        ours = {self._class(config, task, missing_ok=True) for task in self.classes}
+        ours |= {entry.__name__ for entry in (bare if isinstance(bare, tuple) else (bare,))}
+        classes = [getattr(transformers, name, None) for name in named if name not in ours]
+        own = [entry for entry in classes if getattr(entry, "config_class", None) is type(config)]
+        return named if len(own) == len(named) else []
 
     def skeleton(self, config: Any, task: str) -> nn.Module:
         from transformers import initialization

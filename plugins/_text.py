@@ -71,8 +71,11 @@ def choice_inputs(config: Any, size: Size) -> DummyInputs:
 
 
 def longest_text(config: Any) -> int:
-    """How long a text parity may try. RoBERTa and its kin count positions from behind the padding's id."""
-    pad, room = config.pad_token_id or 0, int(config.max_position_embeddings)
+    """How long a text parity may try. RoBERTa and its kin count positions from behind the padding's id.
+
+    T5's positions are relative and have no end.
+    """
+    pad, room = config.pad_token_id or 0, int(getattr(config, "max_position_embeddings", 64))
     return min(48, room - 2 - (pad if pad < room // 2 else 0))
 
 

@@ -21,6 +21,7 @@ from converter import (
     hookimpl,
 )
 from converter.errors import ExportError, UsageError
+from converter.plugins._auto_classes import TASKS, WITH_PAST, known_classes, named_class
 from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
 from converter.plugins._exporters import exporter_patches, exporter_translations
 from converter.plugins._layouts import draw
@@ -33,35 +34,6 @@ if TYPE_CHECKING:
 
     from converter.records import Checkpoint
     from converter.scenario import Scenario
-
-WITH_PAST = "text-generation-with-past"
-# task -> its Auto class. Tasks whose models take several calls for one answer (generation from images or speech)
-# are for plugins that know them.
-TASKS = {
-    "feature-extraction": "AutoModel",
-    "fill-mask": "AutoModelForMaskedLM",
-    WITH_PAST: "AutoModelForCausalLM",
-    "text-generation": "AutoModelForCausalLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "image-classification": "AutoModelForImageClassification",
-    "semantic-segmentation": "AutoModelForSemanticSegmentation",
-    "image-segmentation": "AutoModelForUniversalSegmentation",
-    "object-detection": "AutoModelForObjectDetection",
-    "depth-estimation": "AutoModelForDepthEstimation",
-    "keypoint-detection": "AutoModelForKeypointDetection",
-    "image-to-image": "AutoModelForImageToImage",
-    "masked-im": "AutoModelForMaskedImageModeling",
-    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
-    "zero-shot-object-detection": "AutoModelForZeroShotObjectDetection",
-    "video-classification": "AutoModelForVideoClassification",
-    "audio-classification": "AutoModelForAudioClassification",
-    "audio-frame-classification": "AutoModelForAudioFrameClassification",
-    "audio-xvector": "AutoModelForAudioXVector",
-    "automatic-speech-recognition": "AutoModelForCTC",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-}
 
 # A model of fewer parameters is called as it is; a larger one with parameters that have shapes and no values.
 REAL_PARAMETERS = 20_000_000
@@ -237,7 +209,7 @@ def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architec
     if checkpoint is not None and checkpoint.trust_remote_code and code:
         classes = {task: factory for task, factory in TASKS.items() if factory in code}
         return _architecture(model_type, classes, own_code=True) if classes else None
-    classes = known_classes(model_type)
+    classes = named_class(model_type, entries) or known_classes(model_type)
     if not classes and code and checkpoint is not None:
         files = sorted({str(place).partition(".")[0].rpartition("--")[2] + ".py" for place in code.values()})
         raise UsageError(
@@ -246,18 +218,6 @@ def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architec
             topic="remote-code",
         )
     return _architecture(model_type, classes, own_code=False) if classes else None
-
-
-def known_classes(model_type: str) -> dict[str, str]:
-    """task -> Auto class, for the tasks that transformers has a class of this type for."""
-    import transformers
-
-    return {
-        task: factory
-        for task, factory in TASKS.items()
-        if hasattr(transformers, factory)
-        and model_type in getattr(transformers, factory)._model_mapping._model_mapping
-    }
 
 
 def model_types() -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,19 @@ from converter import (
     DummyInputs,
     GraphPass,
     Size,
-    TransformersModel,
+    Variant,
     hookimpl,
 )
 from converter.errors import UsageError
+from converter.plugins._encoder_decoder import (
+    ANSWERS,
+    CLASSES,
+    ENCODED,
+    TOKENS,
+    EncoderDecoder,
+    head_class,
+    head_components,
+)
 from converter.plugins._generation import text_prompts
 from converter.plugins._merged_decoder import (
     SOURCE,
@@ -26,6 +36,7 @@ from converter.plugins._merged_decoder import (
     pair,
     scenario,
 )
+from converter.plugins._text import SIMILARITY
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,6 +53,7 @@ T5 = {
     "num_decoder_layers": 2,
     "num_heads": 3,
     "vocab_size": 601,
+    "decoder_start_token_id": 0,
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 20,
 }
@@ -82,6 +94,22 @@ FAMILY: dict[str, dict[str, Any]] = {
     "umt5": T5,
 }
 
+# Encoders that are deployed alone: sentence-t5, GTR, the text encoders of diffusion models.
+ENCODERS = {
+    "longt5": "LongT5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+ONE = (Variant("text", ("model",), "token ids and mask in, hidden states or logits out"),)
+# task -> the types that have a class for it
+HEADS: dict[str, tuple[str, ...]] = {
+    CLASSES: ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
+    TOKENS: ("mt5", "t5", "umt5"),
+    # Not MBart: for one text alone it feeds its decoder in a way that cannot be traced.
+    ANSWERS: ("bart", "bigbird_pegasus", "mt5", "mvp", "t5", "umt5"),
+}
+
 
 def encoder_inputs(config: Any, size: Size) -> DummyInputs:
     from dataclasses import replace
@@ -101,14 +129,25 @@ def _components(config: Any, task: str) -> Sequence[Component]:
             f"{config.model_type}: block-sparse attention turns on by the length of the text, which a graph cannot",
             remedy='put "attention_type": "original_full" into config.json: the same weights with exact attention',
         )
+    if task != TASK:
+        return head_components(config, task)
     source = Axis("encoder_sequence_length", 7, high=40)
     encoder = encoder_component(partial(encoder_inputs, config), source)
     return encoder, decoder_component(config, source, masked=True)
 
 
 def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    if task != TASK:
+        return ()
     prompt = partial(text_prompts, first_of(config, "src_vocab_size", "vocab_size"))
     return (scenario(config, "greedy generation", prompt, masked=True),)
+
+
+def _classes(model_type: str) -> dict[str, str]:
+    """task -> class in transformers; the first is what these models are made for."""
+    encoder = ENCODERS.get(model_type)
+    classes = {TASK: "AutoModelForSeq2SeqLM", **(dict.fromkeys(ENCODED, encoder) if encoder else {})}
+    return classes | {task: head_class(task) for task, types in HEADS.items() if model_type in types}
 
 
 def _measure_kept_past(model: ir.Model) -> bool:
@@ -120,8 +159,9 @@ def _measure_kept_past(model: ir.Model) -> bool:
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, tiny in FAMILY.items():
-        source = TransformersModel({TASK: "AutoModelForSeq2SeqLM"}, tiny, model_type)
-        register(pair(source, _components, "text", _scenarios))
+        source = EncoderDecoder(_classes(model_type), tiny, model_type, pooled=(SIMILARITY,))
+        made = pair(source, _components, "text", _scenarios)
+        register(replace(made, variants={**dict.fromkeys(source.classes, ONE), TASK: made.variants[TASK]}))
 
 
 @hookimpl

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converter import Architecture, Axis, Component, DummyInputs, Size, TransformersModel, hookimpl
+from converter import Architecture, Axis, Component, DummyInputs, Output, Size, Variant, hookimpl
+from converter.plugins._encoder_decoder import EncoderDecoder
 from converter.plugins._generation import tone
 from converter.plugins._merged_decoder import (
     decoder_component,
@@ -17,6 +18,7 @@ from converter.plugins._merged_decoder import (
     scenario,
     width,
 )
+from converter.plugins.audio_encoder import CLASSES, TASKS, audio_reference, audio_wrapper
 from converter.plugins.seq2seq import BART
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ SPEECH_TO_TEXT = {
     "max_source_positions": 90,
     "max_target_positions": 70,
 }
+LABELLED = (Variant("audio", ("model",), "a spectrum of the checkpoint's own length in, logits out"),)
 FRAMES = {0: "batch_size", 1: "num_frames"}
 # What Moonshine's three convolutions span, and how far apart they look.
 SAMPLES, STEP = 895, 384
@@ -139,6 +142,18 @@ def _decoder(config: Any) -> Component:
 
 
 def _windowed(config: Any, task: str) -> Sequence[Component]:
+    if task == CLASSES:
+        fields = TASKS[CLASSES][1]
+        return (
+            Component(
+                stem="model",
+                wrapper=partial(audio_wrapper, CLASSES),
+                inputs=partial(window_inputs, config),
+                reference=partial(audio_reference, tuple(fields)),
+                axes=(Axis("batch_size", 2, high=5),),
+                outputs=tuple(Output(name, varying) for name, varying in fields.items()),
+            ),
+        )
     return encoder_component(partial(window_inputs, config)), _decoder(config)
 
 
@@ -193,6 +208,7 @@ class Kind:
     what        its encoder takes
     prompt      (config, seed) -> synthetic sound, as the encoder takes it
     masked      whether the sound comes with a mask, which the decoder sees too
+    classifies  whether there is a classifier over the encoder alone
     """
 
     tiny: Mapping[str, Any]
@@ -200,21 +216,29 @@ class Kind:
     what: str
     prompt: Callable[[Any, int], dict[str, torch.Tensor]]
     masked: bool = False
+    classifies: bool = False
 
 
 FAMILY = {
     "moonshine": Kind(MOONSHINE, _sampled, "samples of any length", _sound),
     "speech_to_text": Kind(SPEECH_TO_TEXT, _framed, "frames of a spectrum", _frames_of_sound, masked=True),
-    "whisper": Kind(WHISPER, _windowed, "one window of audio", _window_of_sound),
+    "whisper": Kind(WHISPER, _windowed, "one window of audio", _window_of_sound, classifies=True),
 }
 
 
 def _scenarios(kind: Kind, config: Any, task: str) -> Sequence[Scenario]:
+    if task != TASK:
+        return ()
     return (scenario(config, "transcription", partial(kind.prompt, config), masked=kind.masked),)
 
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
     for model_type, kind in FAMILY.items():
-        source = TransformersModel({TASK: "AutoModelForSpeechSeq2Seq"}, kind.tiny, model_type)
-        register(pair(source, kind.components, kind.what, partial(_scenarios, kind), variant="speech"))
+        classes = {
+            TASK: "AutoModelForSpeechSeq2Seq",
+            **({CLASSES: TASKS[CLASSES][0]} if kind.classifies else {}),
+        }
+        source = EncoderDecoder(classes, kind.tiny, model_type)
+        made = pair(source, kind.components, kind.what, partial(_scenarios, kind), variant="speech")
+        register(replace(made, variants={**dict.fromkeys(classes, LABELLED), TASK: made.variants[TASK]}))

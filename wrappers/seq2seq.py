@@ -11,6 +11,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from converter.wrappers.decoder import fill, flat
+from converter.wrappers.text_encoder import without_cache
 
 
 @torch.library.custom_op("converter::cross_attention_state", mutates_args=())
@@ -187,3 +188,33 @@ def present(cache: Any) -> tuple[torch.Tensor, ...]:
     return tuple(
         tensor for layer in range(count) for pair in pairs for tensor in pair[2 * layer : 2 * layer + 2]
     )
+
+
+class Classifier(nn.Module):
+    """A classifier over an encoder-decoder, read at the last end token; the original picks states by a mask."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.options = without_cache(model.base_model)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """int64 (batch, sequence) -> logits (batch, labels). Every text has an end token."""
+        model, fed = self.model, self._fed(input_ids)
+        hidden = model.base_model(input_ids, attention_mask=attention_mask, **fed, **self.options)[0]
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        last = torch.where(input_ids == model.config.eos_token_id, positions, 0).amax(1)
+        state = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
+        logits: torch.Tensor = model.classification_head(state)
+        return logits
+
+    def _fed(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the decoder is fed, where the base model does not make it of the ids in a way that can be traced."""
+        config: Any = self.model.config
+        if hasattr(self.model, "_shift_right"):
+            return {"decoder_input_ids": self.model._shift_right(ids)}
+        if config.model_type in ("mbart", "plbart"):
+            # Their last token comes first. They squeeze it, which traced at another batch fails for one text.
+            last = ids.ne(config.pad_token_id).sum(1, keepdim=True) - 1
+            return {"decoder_input_ids": torch.cat([ids.gather(1, last), ids[:, :-1]], dim=1)}
+        return {}

@@ -74,7 +74,7 @@ def _declared(package: Path, record: Mapping[str, Any], model: str | None) -> De
 
     if model is not None:
         return open_declared(record, model)[0]
-    architecture = architecture_of(record)
+    architecture = architecture_of(record, package)
     if architecture is None:
         raise PackageError(
             f"{package} was made by the architecture {record['architecture']!r}, which is not installed, so nobody"

@@ -35,7 +35,7 @@ from converter.runtime.late_interaction import TILES
 STEMS = ("model", "text_model", "vision_model")
 TOKENIZER, PAST = "tokenizer.json", "past_key_values."
 _OUTPUTS = ("logits", "last_hidden_state", "pooler_output", "image_embeds", "embeddings", "predicted_depth")
-_HEADS = ("MaskedLM", "SequenceClassification", "TokenClassification")
+_HEADS = ("MaskedLM", "SequenceClassification", "TokenClassification", "EncoderModel")
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _auto_class(files: PackageFiles, usual: str) -> str:
     Raises UnknownKindError for an architecture whose models are not transformers'.
     """
     record = files.read_object(RECORD)
-    architecture = architecture_of(record)
+    architecture = architecture_of(record, files.folder)
     if architecture is None:
         return usual
     classes: Mapping[str, str] = getattr(architecture.source, "classes", {})

@@ -22,7 +22,8 @@ class CardFacts:
 
     `pooling` and `normalize` are how hidden states become embeddings, empty where the package does not say;
     `start_token` is what an encoder-decoder's generation begins with, `image_size` the height and width that
-    the checkpoint was made for, `model_type` transformers' name of its class, empty where config.json has none.
+    the checkpoint was made for, `model_type` transformers' name of its class, empty where config.json has none;
+    `encoder_alone` whether it is the encoder of a type that usually has a decoder too.
     """
 
     record: Mapping[str, Any]
@@ -32,6 +33,7 @@ class CardFacts:
     start_token: int | None = None
     image_size: tuple[int, int] | None = None
     model_type: str = ""
+    encoder_alone: bool = False
 
     @classmethod
     def of(cls, build: PackageBuild) -> CardFacts:
@@ -42,7 +44,7 @@ class CardFacts:
         files = {name: (folder / name).stat().st_size for name in files_in(folder) if name != CARD}
         record = plain(build.record)  # in the order that reading it back gives
         pooling, normalize = _read_pooling(folder) if "modules.json" in files else ((), False)
-        model_type = object_or_empty(folder / "config.json").get("model_type")
+        config = object_or_empty(folder / "config.json")
         return cls(
             record,
             files,
@@ -50,7 +52,8 @@ class CardFacts:
             normalize,
             _read_start_token(folder),
             _read_image_size(folder),
-            str(model_type or ""),
+            str(config.get("model_type") or ""),
+            any(str(name).endswith("EncoderModel") for name in config.get("architectures") or ()),
         )
 
     @property

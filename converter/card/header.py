@@ -53,9 +53,14 @@ def pipeline_tag(facts: CardFacts) -> str:
 
 
 def opens_in_transformers_js(facts: CardFacts) -> bool:
-    """Whether the package is laid out as one of its pipelines wants it: names of graphs, task, tokenizer."""
+    """Whether the package is laid out as one of its pipelines wants it: names of graphs, task, tokenizer.
+
+    It goes by the model type, and looks for the decoder of an encoder alone.
+    """
     sees = facts.task.startswith("image-")
     companion = "preprocessor_config.json" if sees else "tokenizer.json"
+    if facts.encoder_alone:
+        return False
     return facts.task in TRANSFORMERS_JS and set(facts.graphs) <= _STEMS and companion in facts.files
 
 

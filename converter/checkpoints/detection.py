@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from converter.errors import AmbiguousError
+from converter.errors import AmbiguousError, UsageError
 from converter.json_files import object_or_empty
 from converter.records import Checkpoint
 
@@ -34,11 +34,16 @@ def own_name(task: str, tasks: Sequence[str]) -> str:
     return synonym if task not in tasks and synonym in tasks else task
 
 
-def detect_task(checkpoint: Checkpoint, classes: Mapping[str, str | None]) -> str:
+def detect_task(
+    checkpoint: Checkpoint, classes: Mapping[str, str | None], strangers: Sequence[str] = ()
+) -> str:
     """The task a checkpoint was made for, among those of `classes`: task -> name of its class, None without one.
 
+    `strangers` are the classes that config.json names where it is sure that none of them is a task's.
+
     modules.json of sentence-transformers comes first: it embeds, whatever head its transformer was trained with. Then
-    the classes that config.json names, then a chat template. Raises AmbiguousError where that leaves several tasks.
+    the classes that config.json names, then a chat template. Raises AmbiguousError where that leaves several tasks, and
+    UsageError where the one there is would convert another class than the checkpoint's.
     """
     tasks = list(classes)
     if "feature-extraction" in tasks and (checkpoint.folder / "modules.json").is_file():
@@ -52,6 +57,13 @@ def detect_task(checkpoint: Checkpoint, classes: Mapping[str, str | None]) -> st
     if len(matching) == 1:
         return next(iter(matching.values()))
     if not matching and len(set(classes.values())) == 1:
+        if strangers:
+            raise UsageError(
+                f"{checkpoint.source}: config.json names {', '.join(strangers)}, and the one task of its model type,"
+                f" {tasks[0]}, is {classes[tasks[0]]}'s",
+                remedy=f"--task {tasks[0]} converts what the checkpoint has of it, without the rest",
+                topic="task",
+            )
         return tasks[0]
     tokenizer = checkpoint.folder / "tokenizer_config.json"
     generating = [task for task in tasks if task.startswith("text-generation")]

@@ -31,12 +31,16 @@ class Declared:
         return self.architecture.scenarios(self.config, self.task)
 
 
-def architecture_of(record: Mapping[str, Any]) -> Architecture | None:
-    """The architecture that a record names; None where it names none, or one that is not installed."""
+def architecture_of(record: Mapping[str, Any], folder: Path) -> Architecture | None:
+    """The architecture that the record of `folder` names; None where it names none, or one that is not installed."""
+    from converter.records import Checkpoint
     from converter.registry import load_registry
 
     name, registry = str(record.get("architecture") or ""), load_registry()
-    return (registry.known(name) or registry.stand_in(name, None)) if name else None
+    # What stands in goes by the class the package is of; no code of the package's own is asked for here.
+    content = {"architectures": object_or_empty(folder / "config.json").get("architectures")}
+    package = Checkpoint(folder, folder.name, None, content, {})
+    return (registry.known(name) or registry.stand_in(name, package)) if name else None
 
 
 def declared_by(architecture: Architecture, folder: Path, record: Mapping[str, Any]) -> Declared:

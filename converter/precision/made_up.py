@@ -30,7 +30,7 @@ def made_up_feeds(
     name = str(record.get("architecture", ""))
     if not name:  # an ONNX file that was given
         return drawn_feeds(graphs, count), "made-up inputs"
-    architecture = architecture_of(record)
+    architecture = architecture_of(record, folder)
     if architecture is None:
         return _drawn_since(f"the architecture {name!r} is not installed", graphs, count)
     try:

@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import T5EncoderModel
 
 from converter import convert
 from converter.cli.main import run
@@ -79,6 +80,35 @@ def test_dense_layers_come_from_their_own_files(tiny_checkpoint: Checkpoints, tm
     pooled = np.concatenate([hidden[0, 0], hidden[0, :3].mean(0)])
     expected = np.tanh(pooled @ weight.numpy().T + bias.numpy())
     np.testing.assert_allclose(embedding[0], expected, atol=1e-5)
+
+
+def test_the_encoder_of_an_encoder_decoder_embeds(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    """As sentence-t5 and GTR: T5 v1.1 in half precision, whose table is stored under the encoder's name alone."""
+    gated = {"num_layers": 3, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    plain = tiny_checkpoint("t5", task="feature-extraction", overrides=gated)
+    rest = ("Dense", "2_Dense"), ("Normalize", "3_Normalize")
+    checkpoint = add_modules(plain, tmp_path / "embedder", {"pooling_mode_mean_tokens": True}, *rest)
+    stored = {name: tensor.half() for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    stored["encoder.embed_tokens.weight"] = stored.pop("shared.weight")
+    save_file(stored, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    (checkpoint / "2_Dense").mkdir()
+    sizes = {"in_features": 32, "out_features": 21, "bias": False}
+    sizes["activation_function"] = "torch.nn.modules.linear.Identity"
+    (checkpoint / "2_Dense" / "config.json").write_text(json.dumps(sizes))
+    torch.manual_seed(5)
+    weight = torch.randn(21, 32) / 6
+    save_file({"linear.weight": weight}, checkpoint / "2_Dense" / "model.safetensors")
+    arguments = ["--model", checkpoint, "--output", tmp_path / "package", "--task", "sentence-similarity"]
+    assert run([*map(str, arguments), "--parity", "full"]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    ids = np.pad(np.arange(2, 63)[None], ((0, 0), (4, 0)))  # longer than anything parity tried
+    feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}
+    _, embedding = session.run(None, feed)
+    original = T5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        states = original(**{name: torch.from_numpy(value) for name, value in feed.items()}).last_hidden_state
+    expected = torch.nn.functional.normalize(states[:, 4:].mean(1) @ weight.T, dim=-1)
+    np.testing.assert_allclose(embedding, expected.numpy(), atol=1e-5)
 
 
 def test_a_module_that_no_graph_can_hold_is_refused(

@@ -107,7 +107,7 @@ def declared_feeds(declared: Any, folder: Path, batches: list[int], monkeypatch:
     from converter.bench.feeds import make_feeds
     from converter.request import SILENT
 
-    monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record: record)
+    monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record, folder: record)
     monkeypatch.setattr("converter.packages.declared.declared_by", lambda *rest: declared)
     return make_feeds(folder, {"architecture": "few"}, None, ["model"], batches, folder, SILENT)
 
@@ -122,7 +122,7 @@ def test_an_architecture_that_tells_by_the_checkpoint_asks_for_it(
     def refuse(*rest: object) -> None:
         raise CheckpointError("it has no tensor 'linear.weight'")
 
-    monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record: record)
+    monkeypatch.setattr("converter.packages.declared.architecture_of", lambda record, folder: record)
     monkeypatch.setattr("converter.packages.declared.declared_by", refuse)
     with pytest.raises(PackageError, match=r"without the checkpoint: it has no tensor") as told:
         make_feeds(tmp_path, {"architecture": "few"}, None, ["model"], [1], tmp_path, SILENT)
