@@ -66,10 +66,12 @@ class TransformersModel:
         """See `converter.checkpoints.detection`. Raises AmbiguousError where the checkpoint does not tell."""
         from converter.checkpoints.detection import detect_task
 
+        return detect_task(checkpoint, self.class_names(checkpoint))
+
+    def class_names(self, checkpoint: Checkpoint) -> dict[str, str | None]:
+        """Task -> the name of its class for this checkpoint, None where transformers has none."""
         config = self.config(checkpoint)
-        return detect_task(
-            checkpoint, {task: self._class(config, task, missing_ok=True) for task in self.classes}
-        )
+        return {task: self._class(config, task, missing_ok=True) for task in self.classes}
 
     def skeleton(self, config: Any, task: str) -> nn.Module:
         from transformers import initialization

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ from converter import (
     Component,
     DummyInputs,
     GraphPass,
+    Output,
     Size,
     TransformersModel,
+    Variant,
     hookimpl,
 )
 from converter.errors import UsageError
@@ -29,10 +32,13 @@ from converter.plugins._merged_decoder import (
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import torch
+    from torch import nn
 
+    from converter.records import Checkpoint
     from converter.scenario import Scenario
 
-TASK = "text2text-generation-with-past"
+TASK, CLASSES = "text2text-generation-with-past", "text-classification"
 
 T5 = {
     "d_model": 32,
@@ -44,6 +50,7 @@ T5 = {
     "vocab_size": 601,
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 20,
+    "decoder_start_token_id": 0,
 }
 BART = {
     "d_model": 36,
@@ -82,10 +89,19 @@ FAMILY: dict[str, dict[str, Any]] = {
     "umt5": T5,
 }
 
+# Those that transformers has a classifier for, which reads the text twice: NLI models over BART are such.
+CLASSIFIED = ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5")
+
+
+class Seq2SeqModel(TransformersModel):
+    """An encoder-decoder, which is a classifier only where config.json names that class."""
+
+    def default_task(self, checkpoint: Checkpoint) -> str:
+        named = checkpoint.config.get("architectures") or ()
+        return CLASSES if self.class_names(checkpoint).get(CLASSES) in named else TASK
+
 
 def encoder_inputs(config: Any, size: Size) -> DummyInputs:
-    from dataclasses import replace
-
     from converter.plugins._text import token_inputs
 
     renamed = {"batch_size": size["batch_size"], "sequence_length": size["encoder_sequence_length"]}
@@ -101,12 +117,51 @@ def _components(config: Any, task: str) -> Sequence[Component]:
             f"{config.model_type}: block-sparse attention turns on by the length of the text, which a graph cannot",
             remedy='put "attention_type": "original_full" into config.json: the same weights with exact attention',
         )
+    if task == CLASSES:
+        return (_classifier(config),)
     source = Axis("encoder_sequence_length", 7, high=40)
     encoder = encoder_component(partial(encoder_inputs, config), source)
     return encoder, decoder_component(config, source, masked=True)
 
 
+def _classified_inputs(config: Any, size: Size) -> DummyInputs:
+    """Texts with one end-of-text token each, the last that is real: the originals refuse others."""
+    import torch
+
+    from converter.plugins._text import token_inputs
+
+    made = token_inputs(size, vocabulary=config.vocab_size, pad=config.pad_token_id or 0)
+    ids, mask, end = made.tensors["input_ids"], made.tensors["attention_mask"], config.eos_token_id
+    last = (mask * torch.arange(mask.shape[1])).argmax(dim=1, keepdim=True)
+    ids = ids.where(ids != end, config.vocab_size - 1).scatter(1, last, end)
+    return replace(made, tensors={**made.tensors, "input_ids": ids})
+
+
+def _classifier(config: Any) -> Component:
+    positions = getattr(config, "max_position_embeddings", None) or 40
+    return Component(
+        stem="model",
+        wrapper=_end_classifier,
+        inputs=partial(_classified_inputs, config),
+        reference=_classified,
+        axes=(Axis("batch_size", 2, high=6), Axis("sequence_length", 7, high=min(40, positions - 2))),
+        outputs=(Output("logits", {0: "batch_size"}),),
+    )
+
+
+def _end_classifier(model: nn.Module) -> nn.Module:
+    from converter.wrappers.seq2seq import EndClassifier
+
+    return EndClassifier(model)
+
+
+def _classified(model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:
+    return {"logits": model(**tensors).logits}
+
+
 def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
+    if task == CLASSES:
+        return ()
     prompt = partial(text_prompts, first_of(config, "src_vocab_size", "vocab_size"))
     return (scenario(config, "greedy generation", prompt, masked=True),)
 
@@ -119,9 +174,14 @@ def _measure_kept_past(model: ir.Model) -> bool:
 
 @hookimpl
 def register_architectures(register: Callable[[Architecture], None]) -> None:
+    scores = (Variant("text", ("model",), "texts that end in their end-of-text token in, logits out"),)
     for model_type, tiny in FAMILY.items():
-        source = TransformersModel({TASK: "AutoModelForSeq2SeqLM"}, tiny, model_type)
-        register(pair(source, _components, "text", _scenarios))
+        classes = {TASK: "AutoModelForSeq2SeqLM"}
+        if model_type in CLASSIFIED:
+            classes[CLASSES] = "AutoModelForSequenceClassification"
+        made = pair(Seq2SeqModel(classes, tiny, model_type), _components, "text", _scenarios)
+        own = {task: made.variants[task] if task == TASK else scores for task in classes}
+        register(replace(made, variants=own))
 
 
 @hookimpl

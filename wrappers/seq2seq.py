@@ -187,3 +187,28 @@ def present(cache: Any) -> tuple[torch.Tensor, ...]:
     return tuple(
         tensor for layer in range(count) for pair in pairs for tensor in pair[2 * layer : 2 * layer + 2]
     )
+
+
+class EndClassifier(nn.Module):
+    """A classifier over what the decoder says at the end of a text that it and the encoder have both read."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.end = model.config.eos_token_id
+        self.body = model.base_model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """int64 (batch, sequence), each row with an end-of-text token, of which the last counts -> (batch, labels)."""
+        # T5's body wants to be told what its decoder reads; the others find out.
+        shift = getattr(self.model, "_shift_right", None)
+        read = {} if shift is None else {"decoder_input_ids": shift(input_ids)}
+        hidden = self.body(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **read
+        ).last_hidden_state
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        last = ((input_ids == self.end) * places).argmax(dim=1)
+        logits: torch.Tensor = self.model.classification_head(
+            hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+        )
+        return logits

@@ -36,7 +36,11 @@ def architecture_of(record: Mapping[str, Any]) -> Architecture | None:
     from converter.registry import load_registry
 
     name, registry = str(record.get("architecture") or ""), load_registry()
-    return (registry.known(name) or registry.stand_in(name, None)) if name else None
+    known = registry.known(name)
+    if known is not None and record.get("task") in (None, *known.tasks):
+        return known
+    # Heads that a type's own architecture has no task for are the stand-in's.
+    return (registry.stand_in(name, None) or known) if name else None
 
 
 def declared_by(architecture: Architecture, folder: Path, record: Mapping[str, Any]) -> Declared:
