@@ -131,11 +131,11 @@ def settle(
 ) -> Subject:
     """Task and variants of what was found, from the checkpoint where the request leaves them open."""
     from converter.parity.proof import Subject  # brings torch
-    from converter.selection import choose_task, choose_variants
+    from converter.selection import choose_variants, settle_task
 
     with ledger.stage("read config"):
+        architecture, task = settle_task(request.task, architecture, checkpoint, registry)
         config = architecture.source.config(checkpoint)
-        task = choose_task(request.task, architecture, checkpoint)
         variants = choose_variants(request.variants, architecture, task)
     return Subject(architecture, checkpoint, config, task, variants, registry.metrics)
 

@@ -141,6 +141,46 @@ def _stand_in(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
     return found
 
 
+def settle_task(
+    asked: str | None, architecture: Architecture, checkpoint: Checkpoint, registry: Registry
+) -> tuple[Architecture, str]:
+    """Who makes the graphs, and for which task.
+
+    A model type's architecture need not have every head of it: a classifier over BART is not an encoder-decoder. Where
+    config.json names a class that only the stand-in has a task for, that is meant.
+    """
+    if asked is None or own_name(asked, architecture.tasks) not in architecture.tasks:
+        other = _other_head(architecture, checkpoint, registry)
+        if other is not None and (asked is None or own_name(asked, other.tasks) in other.tasks):
+            return other, choose_task(asked, other, checkpoint)
+    return architecture, choose_task(asked, architecture, checkpoint)
+
+
+def _other_head(
+    architecture: Architecture, checkpoint: Checkpoint, registry: Registry
+) -> Architecture | None:
+    """The stand-in, if config.json names one of its heads and none of the architecture's classes."""
+    from converter.registration.extension import SourceByTask
+    from converter.sources import TransformersModel
+
+    config, source = checkpoint.config, architecture.source
+    source = source.base if isinstance(source, SourceByTask) else source
+    named = set(map(str, config.get("architectures") or ()))
+    embeds, own_code = (checkpoint.folder / "modules.json").is_file(), bool(config.get("auto_map"))
+    if not named or embeds or own_code or not isinstance(source, TransformersModel):
+        return None
+    if named & set(source.class_names(checkpoint).values()):
+        return None
+    other = registry.stand_in(str(config.get("model_type")), checkpoint)
+    if other is None or not isinstance(other.source, TransformersModel):
+        return None
+    # Without a head, the body of a model is what its architecture says it is.
+    heads = {
+        name for task, name in other.source.class_names(checkpoint).items() if task != "feature-extraction"
+    }
+    return other if named & heads else None
+
+
 def choose_task(asked: str | None, architecture: Architecture, checkpoint: Checkpoint) -> str:
     """The task asked for, or the one the checkpoint was made for."""
     task = own_name(asked, architecture.tasks) if asked else architecture.source.default_task(checkpoint)

@@ -66,24 +66,27 @@ class TransformersModel:
         """See `converter.checkpoints.detection`. Raises AmbiguousError where the checkpoint does not tell."""
         from converter.checkpoints.detection import detect_task
 
-        config = self.config(checkpoint)
-        classes = {task: self._class(config, task, missing_ok=True) for task in self.classes}
-        return detect_task(checkpoint, classes, self.strangers(checkpoint, config))
+        return detect_task(checkpoint, self.class_names(checkpoint), self.strangers(checkpoint))
 
-    def strangers(self, checkpoint: Checkpoint, config: Any) -> list[str]:
+    def class_names(self, checkpoint: Checkpoint) -> dict[str, str | None]:
+        """Task -> the name of its class for this checkpoint, None where transformers has none."""
+        config = self.config(checkpoint)
+        return {task: self._class(config, task, missing_ok=True) for task in self.classes}
+
+    def strangers(self, checkpoint: Checkpoint) -> list[str]:
         """The classes that config.json names, if they are transformers' own for this type and none is a task's.
 
         A type's bare model is everybody's: heads were put on it, and it is in all of them.
         """
         import transformers
 
-        named = [str(name) for name in checkpoint.config.get("architectures") or ()]
-        bare: Any = transformers.MODEL_MAPPING.get(type(config), ())
-        ours = {self._class(config, task, missing_ok=True) for task in self.classes}
+        kind, named = type(self.config(checkpoint)), checkpoint.config.get("architectures") or ()
+        bare: Any = transformers.MODEL_MAPPING.get(kind, ())
+        ours = {*self.class_names(checkpoint).values()}
         ours |= {entry.__name__ for entry in (bare if isinstance(bare, tuple) else (bare,))}
-        classes = [getattr(transformers, name, None) for name in named if name not in ours]
-        own = [entry for entry in classes if getattr(entry, "config_class", None) is type(config)]
-        return named if len(own) == len(named) else []
+        classes = [getattr(transformers, str(name), None) for name in named if name not in ours]
+        own = [entry for entry in classes if getattr(entry, "config_class", None) is kind]
+        return list(map(str, named)) if len(own) == len(named) else []
 
     def skeleton(self, config: Any, task: str) -> nn.Module:
         from transformers import initialization

@@ -34,14 +34,13 @@ class EncoderDecoder(SentenceModel):
 
     def default_task(self, checkpoint: Checkpoint) -> str:
         """As of other models; one whose config.json names no class with a task generates, if it has a decoder."""
-        config = self.config(checkpoint)
-        classes = [self._class(config, task, missing_ok=True) for task in self.classes]
+        classes = list(self.class_names(checkpoint).values())
         named = checkpoint.config.get("architectures") or ()
         usual = next(iter(self.classes))
         embeds = FEATURES in self.classes and (checkpoint.folder / "modules.json").is_file()
         if classes[0] in named and not embeds:  # files of BART name several classes
             return usual
-        if embeds or set(classes) & set(named) or self.strangers(checkpoint, config):
+        if embeds or set(classes) & set(named) or self.strangers(checkpoint):
             return super().default_task(checkpoint)
         return FEATURES if FEATURES in self.classes and not _has(checkpoint.tensors, "decoder") else usual
 

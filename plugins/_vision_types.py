@@ -196,7 +196,7 @@ FAMILY: dict[str, Kind] = {
     "depth_anything": Kind(DEPTH_ANYTHING, tasks=(DEPTH,), whole=True, freezes="depth_anything"),
     "detr": Kind(DETR, tasks=(OBJECTS, SEGMENTS), masked=True, whole=True),
     "dinov2": Kind(pooled=True),
-    "dinov2_with_registers": Kind(dynamic=False, pooled=True),
+    "dinov2_with_registers": Kind(pooled=True, freezes="dinov2_with_registers"),
     "dinov3_convnext": Kind(CONV, pooled=True, tasks=(FEATURES,)),
     "dinov3_vit": Kind(pooled=True, tasks=(FEATURES,)),
     "donut-swin": Kind(SWIN, dynamic=False, pooled=True),

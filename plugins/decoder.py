@@ -200,8 +200,18 @@ def _check_positions(config: Any) -> None:
         )
 
 
+def _check_padding(config: Any, task: str) -> None:
+    """Raise UsageError for a classifier that cannot tell where a text ends: it takes no batch of several."""
+    if task == ENCODING[1] and getattr(config, "pad_token_id", None) is None:
+        raise UsageError(
+            f"{config.model_type}: a classifier reads the last token before padding, and config.json names no padding",
+            remedy='put the id that its tokenizer pads with into config.json, as "pad_token_id"',
+        )
+
+
 def _components(config: Any, task: str) -> Sequence[Component]:
     _check_positions(config)
+    _check_padding(config, task)
     return (
         decoder_components(config, task) if task in ENCODING else (causal_component(_causal(config, task)),)
     )

@@ -28,6 +28,7 @@ def _lazily(module: str, function: str) -> Callable[[ir.Model], bool]:
 def register_passes(register: Callable[[GraphPass], None]) -> None:
     levels: tuple[tuple[int, str, str, str, Level], ...] = (
         (100, "inline-functions", "standard", "inline_functions", "basic"),
+        (110, "widen-bfloat16", "small_floats", "widen_bfloat16", "none"),
         (140, "expand-masks", "expand_masks", "expand_masks", "basic"),
         (150, "anchor-sizes", "anchor_sizes", "anchor_sizes", "basic"),
         (200, "fold-constants", "standard", "fold_constants", "basic"),

@@ -27,18 +27,18 @@ def open_declared(record: Mapping[str, Any], model: str) -> tuple[Declared, Chec
     from converter.registry import load_registry
     from converter.request import ConversionRequest
     from converter.scratch import scratch_folder
-    from converter.selection import choose_task, find_source
+    from converter.selection import find_source, settle_task
 
     if not record.get("architecture"):
         raise PackageError(
             "the package does not say which architecture it was made by, so the original cannot be called",
             remedy="leave out --model to compare the precisions with each other",
         )
-    trusted = bool(record.get("settings", {}).get("trust_remote_code"))
+    registry, trusted = load_registry(), bool(record.get("settings", {}).get("trust_remote_code"))
     request = ConversionRequest(model=model, arch=str(record["architecture"]), trust_remote_code=trusted)
     with scratch_folder() as scratch:
-        architecture, checkpoint = find_source(request, load_registry(), scratch)
-    task = choose_task(record.get("task"), architecture, checkpoint)
+        architecture, checkpoint = find_source(request, registry, scratch)
+    architecture, task = settle_task(record.get("task"), architecture, checkpoint, registry)
     return Declared(architecture, architecture.source.config(checkpoint), task), checkpoint
 
 

@@ -37,10 +37,13 @@ def architecture_of(record: Mapping[str, Any], folder: Path) -> Architecture | N
     from converter.registry import load_registry
 
     name, registry = str(record.get("architecture") or ""), load_registry()
-    # What stands in goes by the class the package is of; no code of the package's own is asked for here.
+    known = registry.known(name)
+    if not name or (known is not None and record.get("task") in (None, *known.tasks)):
+        return known
+    # Heads that a type's own architecture has no task for are the stand-in's, which goes by the class that the package
+    # is of; no code of the package's own is asked for here.
     content = {"architectures": object_or_empty(folder / "config.json").get("architectures")}
-    package = Checkpoint(folder, folder.name, None, content, {})
-    return (registry.known(name) or registry.stand_in(name, package)) if name else None
+    return registry.stand_in(name, Checkpoint(folder, folder.name, None, content, {})) or known
 
 
 def declared_by(architecture: Architecture, folder: Path, record: Mapping[str, Any]) -> Declared:

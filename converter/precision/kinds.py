@@ -23,7 +23,7 @@ from converter.runtime.tokens import TextTokenizer
 
 Preprocess = Callable[[Any], Mapping[str, Any]]
 _TEXT = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
-# How many of what comes along. Of pages the issue is their ranking among fifty: among fewer a best page is easier to keep.
+# How many of what comes along. Of pages the issue is their ranking among fifty: among fewer the best is easier to keep.
 _PICTURES, _PAGES, _MADE_UP = (48, 96), (50, 50), (12, 24)
 
 

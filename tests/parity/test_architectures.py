@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from converter import TransformersModel, convert
+from converter.checkpoint import open_for
 from converter.registry import load_registry
 from converter.request import Optimization
 
@@ -44,6 +45,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
         "experts of an odd width, each with its own run of tokens",
     ),
     ("dinov2", "image-feature-extraction", {}, "a position table stretched to images of any size"),
+    ("dinov2_with_registers", "image-feature-extraction", {}, "the same, stretched with antialiasing"),
     (
         "vit",
         "image-classification",
@@ -179,3 +181,15 @@ def test_positions_are_stretched_only_over_patches_of_one_side(patch: Any, varie
 
 def test_every_chosen_case_exists() -> None:
     assert {case[:2] for case in CASES} >= CHOSEN >= set(LEVELS) and len(CHOSEN) == 12
+
+
+@pytest.mark.parametrize(
+    "arch", ["vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model"]
+)
+def test_images_of_any_size_go_into_what_stretches_its_positions(
+    arch: str, tiny_checkpoint: Checkpoints
+) -> None:
+    architecture = load_registry().find(arch)
+    config = architecture.source.config(open_for(architecture, tiny_checkpoint(arch)))
+    (component,) = architecture.components(config, "image-feature-extraction")
+    assert {"height", "width"} <= {axis.name for axis in component.axes}

@@ -82,6 +82,16 @@ def test_positions_that_remember_longer_texts_are_refused() -> None:
         load_registry().find("llama").components(LlamaConfig(rope_parameters=rope), TASK)
 
 
+def test_a_classifier_without_padding_is_refused_with_what_to_write() -> None:
+    from transformers import LlamaConfig
+
+    llama = load_registry().find("llama")
+    with pytest.raises(UsageError, match="names no padding") as caught:
+        llama.components(LlamaConfig(pad_token_id=None), "text-classification")
+    assert "pad_token_id" in str(caught.value.remedy)
+    assert llama.components(LlamaConfig(pad_token_id=0), "text-classification")
+
+
 def with_bindings(played: Played, change: Callable[[dict[str, str]], dict[str, str]]) -> Played:
     scenario: Scenario = played.scenario
     (step,) = scenario.step

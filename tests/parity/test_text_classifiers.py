@@ -1,0 +1,28 @@
+"""Classifiers over encoder-decoders: the wrapper that reads the end of each text, against the untouched classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from converter import Size
+from converter.plugins import seq2seq
+from converter.seeding import seed_weights
+
+
+@pytest.mark.parametrize("kind", sorted(seq2seq.HEADS[seq2seq.CLASSES]))
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+def test_the_last_end_of_text_tells_the_class(kind: str, padding: str) -> None:
+    config = transformers.CONFIG_MAPPING[kind](**seq2seq.FAMILY[kind], num_labels=3, decoder_start_token_id=0)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    seed_weights(model, 0)
+    (component,) = seq2seq._components(model.config, seq2seq.CLASSES)
+    for batch, length in ((1, 1), (3, 9)):
+        size = Size({"batch_size": batch, "sequence_length": length}, padding)
+        tensors = component.inputs(size).tensors
+        with torch.no_grad():
+            wrapped = component.wrapper(model)(**tensors)
+            original = component.reference(model, tensors)["logits"]
+        assert original.shape == (batch, 3) and torch.allclose(wrapped, original, atol=1e-5)
