@@ -51,7 +51,6 @@ def test_a_head_that_the_type_has_no_task_for_is_the_stand_ins(
         ("bart", "BartForSequenceClassification", CLASSIFIES),
         ("bart", "BartForQuestionAnswering", "question-answering"),
         ("whisper", "WhisperForAudioClassification", "audio-classification"),
-        ("t5", "T5WithLMHeadModel", GENERATES),
         ("marian", "MarianMTModel", GENERATES),
         ("llama", "LlamaForSequenceClassification", CLASSIFIES),
         ("gemma3", "Gemma3ForConditionalGeneration", "image-text-to-text"),

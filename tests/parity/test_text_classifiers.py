@@ -14,7 +14,7 @@ from converter.seeding import seed_weights
 @pytest.mark.parametrize("kind", sorted(seq2seq.HEADS[seq2seq.CLASSES]))
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
 def test_the_last_end_of_text_tells_the_class(kind: str, padding: str) -> None:
-    config = transformers.CONFIG_MAPPING[kind](**seq2seq.FAMILY[kind], num_labels=3, decoder_start_token_id=0)
+    config = transformers.CONFIG_MAPPING[kind](**seq2seq.FAMILY[kind], num_labels=3)
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     seed_weights(model, 0)
