@@ -98,6 +98,11 @@ class ConversionRequest:
             raise UsageError(
                 f"opset {self.opset} is not supported", remedy=f"choose {OPSETS[0]} to {OPSETS[-1]}"
             )
+        if self.quantization and not self.precisions:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in self.quantization)
+            raise UsageError(
+                f"{options}: no precision is asked for", remedy="add --quantize, or --precisions fp16,q8"
+            )
         for name in ("batch_size", "sequence_length"):
             size = getattr(self, name)
             if size is not None and size < 2:

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from converter.added import trace_halves
 from converter.cli.main import run
+from converter.errors import UsageError
+from converter.request import ConversionRequest
 
 Checkpoints = Callable[..., Path]
 Array = np.ndarray
@@ -170,3 +174,23 @@ def test_a_conversion_that_is_killed_leaves_the_old_package_and_the_next_run_cle
     )
     left = [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")]
     assert left == ["package"]
+
+
+def test_options_of_precisions_without_a_precision_are_refused() -> None:
+    """They were passed over: the package came without what its budget was for."""
+    with pytest.raises(UsageError, match="--keep, --block-size: no precision is asked for"):
+        ConversionRequest(quantization={"keep": ("cosine=0.9",), "block_size": 32})
+
+
+def test_tracing_in_halves_is_no_request_for_precisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ConversionRequest] = []
+    monkeypatch.setattr(
+        "converter.parity.proof.Job",
+        lambda request, *_: SimpleNamespace(make=lambda _: asked.append(request)),
+    )
+    request = ConversionRequest(precisions=("fp16",), quantization={"keep": ("cosine=0.9",)})
+    folder, notes = trace_halves(request, None, lambda *_, **__: None, tmp_path, None)  # type: ignore[arg-type]
+    assert (folder, notes) == (tmp_path / "halves", ())
+    assert (asked[0].dtype, asked[0].precisions) == ("fp16", ())
