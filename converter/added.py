@@ -56,7 +56,8 @@ def trace_halves(
 
     if "fp16" not in request.precisions:
         return None, ()
-    folder, wanted = scratch / "halves", replace(request, dtype="fp16", precisions=())
+    folder = scratch / "halves"
+    wanted = replace(request, dtype="fp16", precisions=(), quantization={})
     try:
         Job(wanted, registry, subject(wanted, ledger=ledger), ledger).make(folder)
     except (ExportError, WeightError) as error:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from converter.added import trace_halves
 from converter.cli.main import run
 from converter.errors import UsageError
 from converter.request import ConversionRequest
@@ -178,3 +180,17 @@ def test_options_of_precisions_without_a_precision_are_refused() -> None:
     """They were passed over: the package came without what its budget was for."""
     with pytest.raises(UsageError, match="--keep, --block-size: no precision is asked for"):
         ConversionRequest(quantization={"keep": ("cosine=0.9",), "block_size": 32})
+
+
+def test_tracing_in_halves_is_no_request_for_precisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ConversionRequest] = []
+    monkeypatch.setattr(
+        "converter.parity.proof.Job",
+        lambda request, *_: SimpleNamespace(make=lambda _: asked.append(request)),
+    )
+    request = ConversionRequest(precisions=("fp16",), quantization={"keep": ("cosine=0.9",)})
+    folder, notes = trace_halves(request, None, lambda *_, **__: None, tmp_path, None)  # type: ignore[arg-type]
+    assert (folder, notes) == (tmp_path / "halves", ())
+    assert (asked[0].dtype, asked[0].precisions) == ("fp16", ())
