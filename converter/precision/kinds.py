@@ -169,14 +169,17 @@ def _pages(package: _Package) -> Chosen | None:
     texts = corpus()
     drawn = [draw_pages(half, count) for half, count in zip(texts, _PAGES, strict=True)]
     pages = package.samples("images", *drawn)
-    first, second = (
-        list(zip((half * len(images))[: len(images)], images, strict=True))
-        for half, images in zip(texts, pages, strict=True)
-    )
+    first, second = (_asked(half, images) for half, images in zip(texts, pages, strict=True))
     about = "queries and drawn pages" if package.evaluation is None else "queries and images that were given"
     if package.calibration is not None:
         about += f"; calibrated on {package.calibration.source}"
     return Chosen(Pages(), first, second, about)
+
+
+def _asked(texts: list[str], pages: Sequence[Any]) -> list[Any]:
+    """The pages, all the queries dealt out to them, at least one to each: queries cost little beside pages."""
+    queries = texts * -(-len(pages) // len(texts))
+    return [(tuple(queries[index :: len(pages)]), page) for index, page in enumerate(pages)]
 
 
 def _translation(package: _Package) -> Chosen | None:

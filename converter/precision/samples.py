@@ -68,6 +68,19 @@ def read_samples(source: str | Path, count: int | None, *, option: str = "--cali
     return Given(kind, items, str(source))
 
 
+def require_apart(calibration: Given, evaluation: Given) -> None:
+    """Raise UsageError where samples that plans are chosen by would judge them as well."""
+    known = {item for item in calibration.items if isinstance(item, str | Path)}
+    shared = [item for item in evaluation.items if isinstance(item, str | Path) and item in known]
+    same = evaluation.kind != "generated" and evaluation.source == calibration.source
+    if shared or same:
+        raise UsageError(
+            f"--evaluation {evaluation.source} holds {len(shared) or len(evaluation.items)} of the samples of"
+            f" --calibration {calibration.source}: what a recipe is chosen by cannot judge it",
+            remedy="take them out of one of the two",
+        )
+
+
 def _read_file(path: Path, option: str) -> tuple[str, tuple[Any, ...]]:
     try:
         # Not splitlines: a text may hold what Unicode calls a line separator. The mark is of Windows' editors.

@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.errors import UsageError
 from converter.precision.budget import Budget, parse_keep
-from converter.precision.samples import Given, read_samples
+from converter.precision.samples import Given, read_samples, require_apart
 from converter.precision.targets import Tuning
 from converter.request import Preference
 
@@ -107,6 +107,8 @@ class Settings:
         second = (
             None if self.evaluation is None else read_samples(self.evaluation, None, option="--evaluation")
         )
+        if first is not None and second is not None:
+            require_apart(first, second)
         return first, second
 
     def limit(self, nbytes: int) -> int:

@@ -201,14 +201,16 @@ class _Retrieval(LateInteraction):
 
 @dataclass(frozen=True)
 class Pages:
-    """Late interaction: the vectors of queries and of page images. A sample is a query and a page."""
+    """Late interaction: the vectors of queries and of page images. A sample is some queries and a page."""
 
     measures: tuple[str, ...] = ("cosine", "cosine_min", "maxsim_top1")
 
     def run(self, sessions: Sessions, samples: Sequence[Any], like: Any = None) -> Any:
         retrieval = _Retrieval(sessions)
-        queries = retrieval.encode_queries([query for query, _ in samples], batch_size=_BATCH)
-        return [*queries, *retrieval.encode_images([page for _, page in samples], batch_size=2)]
+        texts = [query for queries, _ in samples for query in queries]
+        queries = retrieval.encode_queries(texts, batch_size=_BATCH)
+        return queries, retrieval.encode_images([page for _, page in samples], batch_size=2)
 
     def compare(self, reference: Any, found: Any) -> Quality:
-        return compare_pages(reference, found, len(reference) // 2)
+        (queries, pages), others = reference, (*found[0], *found[1])
+        return compare_pages([*queries, *pages], others, len(queries))

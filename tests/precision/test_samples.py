@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from converter.errors import UsageError
 from converter.precision.quantize import quantize_package
 from converter.precision.samples import read_samples
+from converter.precision.settings import Settings
 
 Make = Callable[..., Path]
 
@@ -47,7 +48,9 @@ def test_a_pair_of_graphs_is_calibrated_on_all_samples_that_were_given(
     """Every third was used, of what a user gave as well."""
     texts = tmp_path / "texts.txt"
     texts.write_text("a first text\nanother one\nthe third\nand a fourth\n")
-    given = {"calibration": str(texts), "evaluation": str(texts), "static": "minmax"}
+    others = tmp_path / "others.txt"
+    others.write_text("of these\nthere are\nfour as\nwell\n")
+    given = {"calibration": str(texts), "evaluation": str(others), "static": "minmax"}
     (row,) = quantize_package(package_of("t5"), ["int8"], output=tmp_path / "p", **given).rows
     assert row.calibration is not None
     assert row.calibration["samples"] == 4
@@ -92,7 +95,8 @@ def test_as_many_arrays_calibrate_as_were_asked_for(tmp_path: Path) -> None:
     assert row.quality.samples == 10
     with pytest.raises(UsageError, match="10 calibration samples are there, but 11 were asked for"):
         quantize_package(path, output=tmp_path / "q", num_samples=11, **given)
-    (row,) = quantize_package(path, output=tmp_path / "r", num_samples=20, evaluation=lines, **given).rows
+    others = arrays(tmp_path / "others.jsonl", 20)
+    (row,) = quantize_package(path, output=tmp_path / "r", num_samples=20, evaluation=others, **given).rows
     assert row.calibration is not None
     assert row.calibration["samples"] == 20
 
@@ -106,3 +110,12 @@ def test_evaluation_samples_that_would_be_passed_over_are_refused(tmp_path: Path
     assert "--calibration with JSON lines of arrays by input name as well" in (caught.value.remedy or "")
     with pytest.raises(UsageError, match=r"--evaluation .*texts\.txt holds texts, and --calibration"):
         quantize_package(path, ["int8"], output=tmp_path / "p", calibration=lines, evaluation=str(texts))
+
+
+@pytest.mark.parametrize(("other", "shared"), [("texts.txt", 3), ("more.txt", 1)])
+def test_what_recipes_are_chosen_by_does_not_judge_them(other: str, shared: int, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a first text\nanother one\nthe third\n")
+    (tmp_path / "more.txt").write_text("a fourth\nanother one\n")
+    settings = Settings.of(calibration=tmp_path / "texts.txt", evaluation=tmp_path / other)
+    with pytest.raises(UsageError, match=rf"--evaluation .* holds {shared} of the samples of --calibration"):
+        settings.samples()
