@@ -39,7 +39,8 @@ class Kind:
     masked   whether it takes a mask of which pixels are image
     whole    whether `tiny` is all of its config
     heads    task -> class and fields, where they are not the usual ones
-    freezes  the module of transformers that turns sizes into plain numbers by int() or len(), which would fix them
+    freezes  the module of transformers that turns sizes into plain numbers by int() or len(), which would fix them;
+             of a folder of another name, `folder/name`
     """
 
     tiny: Mapping[str, Any] = field(default_factory=dict)
@@ -185,13 +186,15 @@ DEPTH_ANYTHING = {
 # model type -> how it differs
 FAMILY: dict[str, Kind] = {
     "aimv2_vision_model": Kind(pooled=True, dynamic=False, tasks=(FEATURES,)),
-    "beit": Kind(options=STRETCH),
+    "beit": Kind(options=STRETCH, freezes="beit"),
     "clip_vision_model": Kind(options=STRETCH, pooled=True, tasks=(FEATURES,)),
     "convnext": Kind(CONV, pooled=True),
     "convnextv2": Kind(CONV, pooled=True),
     "conditional_detr": Kind(DETR, tasks=(OBJECTS,), masked=True, whole=True),
     "d_fine": Kind(D_FINE, tasks=(OBJECTS,), unit=32, whole=True, freezes="d_fine"),
-    "data2vec-vision": Kind({"out_indices": [0, 1, 2, 3]}, options=STRETCH),
+    "data2vec-vision": Kind(
+        {"out_indices": [0, 1, 2, 3]}, options=STRETCH, freezes="data2vec/data2vec_vision"
+    ),
     "deit": Kind(options=STRETCH),
     "depth_anything": Kind(DEPTH_ANYTHING, tasks=(DEPTH,), whole=True, freezes="depth_anything"),
     "detr": Kind(DETR, tasks=(OBJECTS, SEGMENTS), masked=True, whole=True),

@@ -127,7 +127,8 @@ def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
 def _sizes_stay_sizes(model: str) -> AbstractContextManager[None]:
     import transformers
 
-    module = f"{transformers.__name__}.models.{model}.modeling_{model}"
+    folder, _, name = model.partition("/")
+    module = f"{transformers.__name__}.models.{folder}.modeling_{name or folder}"
     return sizes_stay_sizes(module, shadow_int=True)
 
 

@@ -193,3 +193,14 @@ def test_images_of_any_size_go_into_what_stretches_its_positions(
     config = architecture.source.config(open_for(architecture, tiny_checkpoint(arch)))
     (component,) = architecture.components(config, "image-feature-extraction")
     assert {"height", "width"} <= {axis.name for axis in component.axes}
+
+
+@pytest.mark.parametrize("arch", ["beit", "data2vec_vision"])
+def test_relative_positions_follow_the_size_of_the_image(
+    arch: str, tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    """Every published BEiT has a table of relative positions, which the usual tiny one has not."""
+    overrides = {"use_relative_position_bias": True, "use_absolute_position_embeddings": False}
+    checkpoint = tiny_checkpoint(arch, task="image-classification", overrides=overrides)
+    report = convert(model=checkpoint, output=tmp_path / "package", parity="full")
+    assert report.parity.passed and len({row.size for row in report.parity.comparisons}) >= 6
