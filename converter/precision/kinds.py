@@ -176,9 +176,9 @@ def _pages(package: _Package) -> Chosen | None:
     return Chosen(Pages(), first, second, about)
 
 
-def _asked(texts: list[str], pages: Sequence[Any]) -> list[Any]:
+def _asked(texts: Sequence[str], pages: Sequence[Any]) -> list[Any]:
     """The pages, all the queries dealt out to them, at least one to each: queries cost little beside pages."""
-    queries = texts * -(-len(pages) // len(texts))
+    queries = [*texts] * -(-len(pages) // len(texts))
     return [(tuple(queries[index :: len(pages)]), page) for index, page in enumerate(pages)]
 
 

@@ -190,13 +190,14 @@ def test_precisions_are_judged_on_pages_that_are_given_and_on_no_texts(
     texts.write_text("a text\n")
     for number, page in enumerate(pages):
         page.save(folder / f"{number}.png")
-    refused = {"calibration": str(texts), "evaluation": str(texts), "num_samples": 25}
+    refused = {"calibration": str(texts), "evaluation": str(texts), "num_samples": 51}
     for name, value in refused.items():
-        with pytest.raises(UsageError, match=r"this model takes images|24 calibration samples are there"):
+        with pytest.raises(UsageError, match=r"this model takes images|50 calibration samples are there"):
             quantize_package(retrieval_package, ["int8"], output=tmp_path / "p", **{name: value})
-    given = {"calibration": str(folder), "evaluation": str(folder), "static": "minmax"}
+    other = shutil.copytree(folder, tmp_path / "other pages")
+    given = {"calibration": str(folder), "evaluation": str(other), "static": "minmax"}
     (row,) = quantize_package(retrieval_package, ["int8"], output=tmp_path / "p", **given).rows
     assert row.calibration is not None
     assert row.calibration["samples"] == len(pages)
     assert row.quality is not None
-    assert row.quality.samples == len(pages)
+    assert row.quality.samples == 159, "every sentence asks for one of them"
