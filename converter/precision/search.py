@@ -92,17 +92,25 @@ def choose_plan(
     search = _Search(aim_of(budget), modules, measure, advance, prefer, limit, over)
     search.whole(plans)
     kept = [trial for trial in search.trials if search.keeps(trial)]
-    if not kept and (rescue := search.rescue()) is not None:
-        kept = [rescue]
+    kept = kept or search.rescue()
     if not kept:
         return Choice(max(search.trials, key=search.closeness).plan, tuple(search.trials), search.cut)
     best = min(kept, key=search.cost)
-    cheaper = [trial for trial in search.trials if search.cost(trial) < search.cost(best)]
+    cheaper = [
+        trial
+        for trial in search.trials
+        if search.cost(trial) < search.cost(best) and _form(trial.plan) != _form(best.plan)
+    ]
     if cheaper:
         near = [trial for trial in cheaper if search.closeness(trial)[0] > _NEAR]
         other = min(near, key=search.cost) if near else max(cheaper, key=search.closeness)
         best = search.mix(best, other)
     return Choice(best.plan, tuple(trial for trial in search.trials if not trial.quick), search.cut)
+
+
+def _form(plan: Any) -> Any:
+    """What it gives matrices, to mix plans by."""
+    return getattr(plan, "matrices", plan)
 
 
 @dataclass
@@ -157,13 +165,20 @@ class _Search:
             else:
                 low = middle + 1
 
-    def rescue(self) -> Trial | None:
-        """Matrices left in float, where no format keeps the budget for all of them."""
-        closest = max(self.trials, key=self.closeness)
-        if not isinstance(closest.plan, Plan) or closest.plan.half or not self.may_try():
-            return None
-        trial = self.try_plan(replace(closest.plan, matrices=None, exceptions={}))
-        return trial if self.keeps(trial) else None
+    def rescue(self) -> list[Trial]:
+        """What keeps the budget with tables or matrices left in float, where no format keeps it for all of them.
+
+        If both must stay, what is left to give is single matrices: fp32 itself is where that begins.
+        """
+        plan = max(self.trials, key=self.closeness).plan
+        if not isinstance(plan, Plan) or plan.half:
+            return []
+        bare = replace(plan, matrices=None, exceptions={})
+        for step in ((replace(plan, tables=False), bare), (replace(bare, tables=False),)):
+            tried = [self.try_plan(other) for other in step if other != plan and self.may_try()]
+            if kept := [trial for trial in tried if self.keeps(trial)]:
+                return kept
+        return []
 
     def mix(self, best: Trial, other: Trial) -> Trial:
         """Give matrices of a plan that keeps the budget the format of one that does not, as many as it allows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,25 @@ def test_matrices_stay_in_float_where_no_format_keeps_the_budget_for_all() -> No
     choice = chosen({"cosine": 0.99999}, (Plan(FOUR),))
     assert choice.plan.matrices is None
     assert not measure(choice.plan).quality.misses({"cosine": 0.99999})
+
+
+def with_table(plan: Plan, *, quick: bool = False) -> Trial:
+    """As `measure`, with a table whose 8 bits add more error than most modules."""
+    trial = measure(plan)
+    cosine = trial.quality.values["cosine"] - 0.02 * plan.tables
+    return replace(trial, nbytes=trial.nbytes - 300 * plan.tables, quality=Quality({"cosine": cosine}, 10))
+
+
+@pytest.mark.parametrize(
+    ("plans", "budget", "matrices", "exceptions"),
+    [(BOTH, 0.99, EIGHT, dict.fromkeys("acd", FOUR)), (BOTH[:1], 0.995, None, dict.fromkeys("ad", FOUR))],
+    ids=["the table alone", "the table and most matrices"],
+)
+def test_a_table_stays_in_float_where_its_error_alone_is_too_much(
+    plans: tuple[Plan, ...], budget: float, matrices: Blocks | None, exceptions: dict[str, Blocks]
+) -> None:
+    plan = choose_plan(plans, {"cosine": budget}, MODULES, with_table, lambda *_: None).plan
+    assert plan == Plan(matrices, exceptions, tables=False)
 
 
 def test_without_a_plan_that_keeps_the_budget_the_closest_is_judged() -> None:
