@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from converter.request import ConversionRequest
 
 # Two computations that round alike err alike, but their largest errors scatter, the more the fewer numbers there are.
-# Measured up to 2.2 times the original's, on five logits a row (docs/architecture.md).
+# Measured up to 2.2 times the original's, on five logits a row (docs/architecture.md); the factor was 2 until then.
+# A mistake that it lets through is below SHARE.
 FACTOR = 4.0
 # Never more than this part of the output's largest number, however far the original itself is off.
 SHARE = 1e-4
