@@ -1,6 +1,6 @@
 """Write a checkpoint of seeded random weights at full size, for benchmarks: no hub, no real weights.
 
-    python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16] [--tokenizer]
+    python scripts/make_checkpoint.py colqwen2 FOLDER [--layers N] [--dtype bf16] [--seed N] [--tokenizer]
 
 Sizes are those of the published models. The tensors are made one at a time and written as shards. `--tokenizer` adds
 one of 3000 byte pairs, trained on the sentences that come with the converter, and ColQwen2's image processor:
@@ -125,13 +125,13 @@ MODELS = {
 }
 
 
-def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(model: nn.Module, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Each stored parameter once, made when asked for; matrices keep the variance of what they multiply."""
     tied = getattr(model, "all_tied_weights_keys", {})  # transformers unties what a checkpoint stores twice
     for index, (name, parameter) in enumerate(model.named_parameters()):
         if name in tied:
             continue
-        generator = torch.Generator().manual_seed(index)
+        generator = torch.Generator().manual_seed(seed << 32 | index)
         values = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() >= 2:
             values /= math.sqrt(math.prod(parameter.shape[1:]))
@@ -140,7 +140,7 @@ def tensors(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, torch.T
         yield name, values.to(dtype)
 
 
-def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+def write(model: nn.Module, folder: Path, dtype: torch.dtype, seed: int) -> None:
     folder.mkdir(parents=True)
     index: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
@@ -154,7 +154,7 @@ def write(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
         index.update(dict.fromkeys(shard, file))
         shard.clear()
 
-    for name, tensor in tensors(model, dtype):
+    for name, tensor in tensors(model, dtype, seed):
         if sum(entry.nbytes for entry in shard.values()) + tensor.nbytes > SHARD_BYTES and shard:
             flush()
         shard[name] = tensor
@@ -213,13 +213,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, help="another depth than the published one")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", action="store_true", help="a small one, for models of text")
     arguments = parser.parse_args()
     from transformers.initialization import no_init_weights
 
     with weightless(), no_init_weights():
         model = MODELS[arguments.model](arguments.layers)
-    write(model, arguments.folder, DTYPES[arguments.dtype])
+    write(model, arguments.folder, DTYPES[arguments.dtype], arguments.seed)
     if arguments.tokenizer and arguments.model.startswith("colqwen2"):
         config: Any = model.config
         write_processor(arguments.folder, config)

@@ -24,11 +24,15 @@ COUNTED = ("top1", "maxsim_top1")
 
 @dataclass(frozen=True)
 class Quality:
-    """Measures by name, over `samples` evaluation inputs, which are `what`."""
+    """Measures by name, over `samples` evaluation inputs, which are `what`.
+
+    Shares are of `cases`: as many as there are samples, unless a sample holds several (tokens of a text).
+    """
 
     values: Mapping[str, float]
     samples: int
     what: str = "texts"
+    cases: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**self.values, "samples": self.samples}

@@ -115,19 +115,20 @@ def compare_rows(reference: Sequence[Sampled], found: Sequence[Sampled], what: s
     cosines = np.concatenate([row_cosines(a.values, b.values) for _, a, b in pairs])
     values = {"cosine": float(cosines.mean()), "cosine_min": float(cosines.min())}
     labels = [(a.first == b.first) for name, a, b in pairs if "logits" in name]
-    steady = _of_one_width(reference)
+    steady, cases = _of_one_width(reference), len(found)
     if not labels and steady and len(found) > 1:
         first, second = (
             np.stack([_mean(sample, steady) for sample in samples]) for samples in (reference, found)
         )
         values["top1"] = compare_vectors(first, second).values["top1"]
     elif labels or not steady:
-        values["top1"] = float(np.concatenate(labels or [a.first == b.first for _, a, b in pairs]).mean())
+        kept = np.concatenate(labels or [a.first == b.first for _, a, b in pairs])
+        values["top1"], cases = float(kept.mean()), len(kept)
     losses = [(a.loss, b.loss) for _, a, b in pairs if a.loss is not None]
     if losses:
         before, after = (np.concatenate([pair[side] for pair in losses]).mean() for side in (0, 1))
         values["perplexity"] = float(np.exp(min(after - before, 50.0)))
-    return Quality(values, len(found), what)
+    return Quality(values, len(found), what, cases)
 
 
 def _of_one_width(samples: Sequence[Sampled]) -> list[str]:

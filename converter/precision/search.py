@@ -6,7 +6,8 @@ matrices of the best one that keeps, those first that add the least error for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,8 +21,8 @@ _SHARE = 0.75
 _LITTLE = 8
 # A plan that errs by up to twice what is allowed is worth mixing in for its cost; of worse ones the closest is taken.
 _NEAR = -1.0
-# Plans closer than this in speed are equally fast.
-_SAME_SPEED = 0.03
+# Plans closer than this in speed are equally fast, and closer than this in size equally small: then order counts.
+_SAME_SPEED, _SAME_SIZE = 0.03, 0.001
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,20 @@ def never() -> bool:
     return False
 
 
-def aim_of(budget: Budget) -> dict[str, float]:
+def aim_of(budget: Budget, cases: int) -> dict[str, float]:
     """The bounds that calibration samples must keep: part of the allowed error is left to other samples.
 
-    Shares of cases are counted, in steps as large as what would be left: they keep their bound.
+    Of a share of `cases` that is a standard error, sqrt(p (1 - p) / n): a share that is just kept by these is missed
+    by half of all other samples.
     """
-    return {name: bound if name in COUNTED else 1 + (bound - 1) * _SHARE for name, bound in budget.items()}
+    return {
+        name: _counted(bound, cases) if name in COUNTED else 1 + (bound - 1) * _SHARE
+        for name, bound in budget.items()
+    }
+
+
+def _counted(bound: float, cases: int) -> float:
+    return min(1.0, bound + math.sqrt(bound * (1 - bound) / max(cases, 1)))
 
 
 def choose_plan(
@@ -89,7 +98,7 @@ def choose_plan(
     """
     if len(plans) == 1 and (not budget or limit < 2):
         return Choice(plans[0])
-    search = _Search(aim_of(budget), modules, measure, advance, prefer, limit, over)
+    search = _Search(budget, modules, measure, advance, prefer, limit, over)
     search.whole(plans)
     kept = [trial for trial in search.trials if search.keeps(trial)]
     kept = kept or search.rescue()
@@ -115,7 +124,7 @@ def _form(plan: Any) -> Any:
 
 @dataclass
 class _Search:
-    aim: Mapping[str, float]
+    budget: Budget
     modules: Sequence[tuple[str, int]]
     measure: Measure
     advance: Advance
@@ -133,16 +142,20 @@ class _Search:
         return not self.cut and len(self.trials) + more <= self.limit
 
     def keeps(self, trial: Trial) -> bool:
-        return not trial.quality.misses(self.aim)
+        return not trial.quality.misses(self._aim(trial))
 
     def closeness(self, trial: Trial) -> tuple[float, float]:
-        return trial.quality.closeness(self.aim), -error_of(trial.quality)
+        return trial.quality.closeness(self._aim(trial)), -error_of(trial.quality)
 
-    def cost(self, trial: Trial) -> tuple[float, int]:
-        """Least is best: bytes, or with speed preferred time in coarse steps and then bytes."""
+    def _aim(self, trial: Trial) -> Budget:
+        return aim_of(self.budget, trial.quality.cases or trial.quality.samples)
+
+    def cost(self, trial: Trial) -> tuple[int, int]:
+        """Least is best: bytes in steps, or with speed preferred time in coarse steps and then bytes."""
+        size = round(math.log(trial.nbytes) / _SAME_SIZE)
         if self.prefer == "speed" and trial.speed:
-            return round(1 / trial.speed / _SAME_SPEED) * _SAME_SPEED, trial.nbytes
-        return float(trial.nbytes), 0
+            return round(1 / trial.speed / _SAME_SPEED), size
+        return size, 0
 
     def try_plan(self, plan: Any, *, quick: bool = False) -> Trial:
         trial = self.measure(plan, quick=quick)
