@@ -131,7 +131,7 @@ def tensors(model: nn.Module, dtype: torch.dtype, seed: int) -> Iterator[tuple[s
     for index, (name, parameter) in enumerate(model.named_parameters()):
         if name in tied:
             continue
-        generator = torch.Generator().manual_seed(seed << 32 | index)
+        generator = torch.Generator().manual_seed(seed << 20 | index)  # the generator reads 32 bits
         values = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() >= 2:
             values /= math.sqrt(math.prod(parameter.shape[1:]))
