@@ -97,6 +97,11 @@ class CardFacts:
         return dict(self.record.get("precisions") or {})
 
     @property
+    def missed_precisions(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those that were tried and not written."""
+        return dict(self.record.get("missed_precisions") or {})
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """What the quality of any added precision was measured by; none where nothing was judged."""
         judged = (entry.get("quality") or {} for entry in self.precisions.values())

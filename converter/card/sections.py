@@ -160,9 +160,11 @@ def quality(facts: CardFacts) -> str:
         rows.append((name, *values, budget_text(entry), VERDICTS[verdict(entry)]))
     header = ("precision", *facts.measures, "budget", "")
     text = f"Each precision against the {facts.dtype} graphs, on inputs that took no part in making it."
-    return "\n\n".join(
-        ["## Quality of the precisions", text, markdown_table(header, rows, right=facts.measures)]
+    parts = ["## Quality of the precisions", text, markdown_table(header, rows, right=facts.measures)]
+    missed = "; ".join(
+        f"{name} ({', '.join(entry.get('misses') or ())})" for name, entry in facts.missed_precisions.items()
     )
+    return "\n\n".join([*parts, *([f"Tried and not written: {missed}."] if missed else [])])
 
 
 def budget_text(entry: Mapping[str, Any]) -> str:
