@@ -66,8 +66,8 @@ def error_of(quality: Quality) -> float:
 
 
 def parse_keep(given: Iterable[str]) -> dict[str, float]:
-    """`cosine=0.999`, `perplexity=1.01x` and the like, as a budget. Of several bounds on a measure the last counts."""
-    budget = {}
+    """`cosine=0.999`, `perplexity=1.01x` and the like, as a budget. Raises UsageError for what is none, or no one."""
+    budget: dict[str, float] = {}
     for entry in given:
         name, _, number = (part.strip() for part in entry.partition("="))
         if name not in MEASURES:
@@ -84,5 +84,6 @@ def parse_keep(given: Iterable[str]) -> dict[str, float]:
                 f"--keep {entry}: {number!r} is not a number from {low:g} to {high:g}",
                 remedy=f"write --keep {name}={example}",
             )
-        budget[name] = bound
+        if budget.setdefault(name, bound) != bound:
+            raise UsageError(f"--keep {name} has two bounds", remedy="give one")
     return budget

@@ -37,6 +37,7 @@ from converter.registry import Registry, load_registry
 from converter.request import SILENT, Progress
 
 _HALF = 65504.0  # the largest number of fp16
+_UNUSED = "--calibration changed nothing: no activation in it is calibrated, --static does that"
 
 
 class _NothingKeptError(Exception):
@@ -170,6 +171,9 @@ class _Work:
         if judge is not None:
             budget = judge.budget(self.settings.bounds or precision.budget)
         notes = [UNJUDGED if judge is None else f"judged on {judge.about}"]
+        looked_at = calibration is not None or getattr(plans[0], "half", False)
+        if self.settings.calibration and len(plans) == 1 and not looked_at:
+            notes.append(f"{precision.name}: {_UNUSED}")
         if before := recorded.differs(calibration):
             notes.append(f"{precision.name}: the recipe was made by calibration on {before}")
         try:

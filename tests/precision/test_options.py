@@ -106,6 +106,16 @@ def test_calibrated_activations_are_written_for_any_runtime(
     assert not {node.domain for node in found.model.graph.node} - {""}
 
 
+def test_calibration_that_changes_nothing_is_said_to(
+    package_of: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a text\nanother one\n")
+    arguments = ["quantize", str(package_of("qwen2")), "--output", str(tmp_path / "p")]
+    assert run([*arguments, "--precisions", "int8", "--calibration", str(lines)]) == 0
+    assert "int8: --calibration changed nothing" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("target", "operator"),
     [

@@ -51,6 +51,31 @@ def test_a_part_of_the_allowed_error_is_left_to_samples_that_fare_worse() -> Non
     assert chosen({"cosine": 0.9941}).plan.exceptions == dict.fromkeys("ad", FOUR)
 
 
+@pytest.mark.parametrize(("cases", "fours"), [(10_000, "ab"), (100, "a"), (20, "")])
+def test_a_counted_share_must_be_beyond_its_bound_by_what_chance_may_take(cases: int, fours: str) -> None:
+    """Of 100 cases a share of 0.9 has a standard error of 0.03: 0.93 is asked for, 0.9 by the samples that judge."""
+
+    def counted(plan: Plan, *, quick: bool = False) -> Trial:
+        trial = measure(plan)
+        share = 1 - 0.04 * len([name for name in ERRORS if plan.of(name) == FOUR])
+        return replace(trial, quality=Quality({"cosine": 0.9999, "top1": share}, 10, cases=cases))
+
+    choice = choose_plan(BOTH, {"top1": 0.9}, MODULES, counted, lambda done, total: None)
+    assert choice.plan.exceptions == dict.fromkeys(fours, FOUR)
+
+
+def test_of_plans_as_large_to_a_thousandth_the_first_is_taken() -> None:
+    exact = Blocks(8, accuracy_level=0)
+
+    def sized(plan: Plan, *, quick: bool = False) -> Trial:
+        return replace(measure(Plan(EIGHT)), plan=plan, nbytes=10_000_000 - 800 * (plan.matrices == exact))
+
+    choice = choose_plan(
+        (Plan(EIGHT), Plan(exact)), {"cosine": 0.9}, MODULES, sized, lambda done, total: None
+    )
+    assert choice.plan == Plan(EIGHT)
+
+
 def test_a_budget_no_cheaper_module_keeps_leaves_the_plan_alone() -> None:
     assert chosen({"cosine": 0.9995}).plan == Plan(EIGHT)
 
@@ -143,6 +168,8 @@ def test_perplexity_is_bounded_from_above() -> None:
     budget = parse_keep(["perplexity=1.01x", "top1=0.9"])
     assert budget == {"perplexity": 1.01, "top1": 0.9}
     good, bad = (Quality({"perplexity": value, "top1": 0.95}, 10) for value in (1.005, 1.02))
+    with pytest.raises(UsageError, match="--keep top1 has two bounds"):
+        parse_keep(["top1=0.9", "top1=0.8"])
     assert not good.misses(budget)
     assert bad.misses(budget) == ("perplexity 1.02000 misses 1.01 by 0.01",)
 
