@@ -29,6 +29,7 @@ VOCABULARY: list[tuple[str, int]] = [(r".*vocab_size.*", 601)]
 WIDTHS: list[tuple[str, int]] = [
     (r"(num_key_value_heads|num_kv_heads|n_kv_heads|multi_query_group_num)", 2),
     (r"(.*num_.*heads|n_heads?|heads|(encoder_|decoder_)?attention_heads|.*_attention_heads|.*_n_heads)", 4),
+    (r"num_pos_feats", 16),  # two of them make a width
     (r"kv_lora_rank", 12),
     (r"q_lora_rank", 20),
     (r"qk_rope_head_dim", 4),
@@ -36,7 +37,10 @@ WIDTHS: list[tuple[str, int]] = [
     (r"v_head_dim|.*head_dim|d_kv|key_dim", 8),
     (r"moe_intermediate_size|expert_ffn_hidden_size", 20),
     (r".*(intermediate|ffn|feed_?forward|mlp|inner).*(size|dim)|d_ff|n_inner|d_inner|ffn_hidden_size", 52),
-    (r"(hidden_size|d_model|n_embd|embed_dim|emb_dim|model_dim|dim|hidden_dim|.*_hidden_size|d_embed)", 32),
+    (
+        r"(hidden_size|d_model|n_embd|embed_dim|emb_dim|model_dim|dim|hidden_dim|.*_hidden_size|d_embed|output_channels)",
+        32,
+    ),
     (
         r"(embedding_size|projection_dim|.*_projection_size|pooler_output_size|.*_embed_dim|.*embedding_dim)",
         32,
@@ -45,6 +49,7 @@ WIDTHS: list[tuple[str, int]] = [
 IMAGES: list[tuple[str, int]] = [
     (r"image_size|input_size|img_size", 32),
     (r"patch_size", 4),
+    (r"image_embedding_size", 8),  # patches to a side
     (r"num_mel_bins", 16),
 ]
 # What counts channels, and what only sounds like it.

@@ -77,6 +77,9 @@ class GenericModel(TransformersModel):
                 _ = probed(model, config, None) if task == WITH_PAST else Prober(model, config).plan()
             except UnreadableError:  # no size makes its inputs' names say more
                 raise
+            except _LargeError as error:  # what a smaller one was refused for tells more
+                refusal = refusal or error
+                continue
             except Exception as error:  # constructors raise anything at a config that does not hang together
                 # What the model itself refuses tells more than a config that was shrunk into one it is not.
                 refusal = error if refusal is None or isinstance(error, ExportError) else refusal
@@ -116,15 +119,19 @@ class GenericModel(TransformersModel):
         return super()._class(config, task, missing_ok=missing_ok)
 
 
+class _LargeError(ExportError):
+    """A small checkpoint that would not be small."""
+
+
 def check_size(source: GenericModel, config: Any, task: str) -> None:
-    """Raise ExportError for a config that is still a large model's."""
+    """Raise for a config that is still a large model's."""
     from converter.tracing.skeleton import weightless
 
     with weightless():
         model = source.skeleton(config, task)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > SMALL_PARAMETERS:
-        raise ExportError(f"with its layers cut it has {count / 1e6:.0f} million parameters")
+        raise _LargeError(f"with its layers cut it has {count / 1e6:.0f} million parameters")
 
 
 def check_signature(config: Any) -> None:
