@@ -27,4 +27,29 @@ def rsub(self: Any, other: Any, alpha: Any = 1) -> Any:
     return op.Sub(number(other), scaled)
 
 
-OPERATORS: Mapping[Any, Any] = {torch.ops.aten.rsub.Scalar: rsub}
+def repeat_interleave(self: Any, repeats: Any, dim: int | None = None, output_size: Any = None) -> Any:
+    """Each entry along `dim` so many times in a row.
+
+    onnxscript 0.7 has it, but where the number is known at run time only, it repeats along the axis before (SAM's
+    points by image): the graph fails, or at a batch of 1 is right by chance.
+    """
+    if dim is None:
+        self, dim, rank = op.Reshape(self, op.Constant(value_ints=[-1])), 0, 1
+    else:
+        rank = len(self.shape)
+    place = dim % rank
+    count = op.Constant(value_int=repeats) if isinstance(repeats, int) else repeats
+    one = op.Constant(value_ints=[1])
+    times = (
+        [one] * (place + 1) + [op.Reshape(count, op.Constant(value_ints=[-1]))] + [one] * (rank - place - 1)
+    )
+    repeated = op.Expand(op.Unsqueeze(self, op.Constant(value_ints=[place + 1])), op.Concat(*times, axis=0))
+    rest = op.Constant(value_ints=[-1])
+    shape = op.Concat(op.Shape(self, end=place), rest, op.Shape(self, start=place + 1), axis=0)
+    return op.Reshape(repeated, shape)
+
+
+OPERATORS: Mapping[Any, Any] = {
+    torch.ops.aten.rsub.Scalar: rsub,
+    torch.ops.aten.repeat_interleave.self_int: repeat_interleave,
+}
