@@ -289,15 +289,11 @@ class _Work:
 
 
 def _seal(info: PackageInfo, folder: Path, report: QuantizationReport, registry: Registry) -> None:
-    """The package's record with the rows of what was kept and of what missed, and the files that say so."""
+    """The package's record with what was made, and the files that say so, written anew."""
     rows = [row for row in report.rows if row.name in report.kept]
     made = {f"{ONNX}/{name}": digest for row in rows for name, digest in row.hashes.items()}
     hashes = {name: entry["sha256"] for name, entry in info.record["files"].items()}
-    entries = {**info.record.get("precisions", {}), **{row.name: row.to_json() for row in rows}}
-    missed = {row.name: {**row.to_json(), "files": []} for row in report.rows if row not in rows}
-    before = info.record.get("missed_precisions", {})
-    missed = {name: row for name, row in {**before, **missed}.items() if name not in report.kept}
-    record = {**info.record, "precisions": entries, "missed_precisions": missed}
+    record = report.entered(info.record)
     build = PackageBuild(folder, record, sections=registry.card_sections, previous=info.folder)
     known = {name: digest for name, digest in {**hashes, **made}.items() if name.startswith(f"{ONNX}/")}
     seal_package(build, registry.package_files, known_hashes=known)

@@ -93,6 +93,17 @@ class QuantizationReport:
         rows = {row.name: row.to_json() for row in self.rows}
         return {"output": str(self.output), "kept": list(self.kept), "precisions": rows}
 
+    def entered(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A package's record with the rows of what was kept, and apart from them of what missed and was not written."""
+        rows = {row.name: row.to_json() for row in self.rows}
+        missed = {**record.get("missed_precisions", {})}
+        missed |= {name: {**row, "files": []} for name, row in rows.items()}
+        return {
+            **record,
+            "precisions": {**record.get("precisions", {}), **{name: rows[name] for name in self.kept}},
+            "missed_precisions": {name: row for name, row in missed.items() if name not in self.kept},
+        }
+
     def require_passed(self) -> None:
         """Raise ParityError, saying by how much, where a precision missed its budget."""
         failed = [row for row in self.rows if not row.passed]

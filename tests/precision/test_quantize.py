@@ -123,16 +123,6 @@ def test_a_miss_leaves_the_others_in_place(minilm_package: Path, tmp_path: Path)
     assert "Tried and not written: int8 (cosine_min 0.9" in (package / "README.md").read_text()
 
 
-def test_a_precision_that_holds_at_last_is_no_longer_one_that_missed(
-    minilm_package: Path, tmp_path: Path
-) -> None:
-    package = tmp_path / "package"
-    arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet"]
-    assert run([*arguments, "--precisions", "int8,fp16", "--keep", "cosine_min=0.999", *FEW]) == 3
-    quantize_package(package, ["int8"])
-    assert record(package)["missed_precisions"] == {}
-
-
 def test_keep_failed_writes_and_marks_it(minilm_package: Path, tmp_path: Path) -> None:
     package = tmp_path / "package"
     arguments = ["quantize", str(minilm_package), "--output", str(package), "--quiet", "--keep-failed"]

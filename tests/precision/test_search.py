@@ -202,6 +202,15 @@ def test_a_miss_says_what_the_samples_it_was_chosen_by_said() -> None:
     assert "q8, on the 8 samples it was chosen by: top1 1.00000" in caught.value.message
 
 
+def test_a_precision_that_holds_at_last_is_no_longer_one_that_missed() -> None:
+    row = PrecisionRow("q8", {"model_quantized.onnx": 10}, {}, 0.26, None, {}, Plan(Columns()))
+    other = {"bytes": 1}
+    before = {"precisions": {"q4": other}, "missed_precisions": {"q8": other, "fp16": other}}
+    record = QuantizationReport(Path(), (row,), ("q8",)).entered(before)
+    assert record["precisions"].keys() == {"q4", "q8"}
+    assert record["missed_precisions"] == {"fp16": other}
+
+
 @pytest.mark.parametrize("content", [[], {"matrices": 3}, {"matrices": {"format": "clay"}, "exceptions": {}}])
 def test_what_is_no_recipe_is_refused(content: object) -> None:
     with pytest.raises(UsageError, match="not the recipe of a precision"):

@@ -29,12 +29,12 @@ def entries(package: Path) -> Any:
 
 
 def test_the_best_of_50_pages_stays(retrieval_package: Path, tmp_path: Path) -> None:
-    bounds = ["--keep", "maxsim_top1=0.9", "--keep", "cosine=0.99"]
-    assert quantize(retrieval_package, tmp_path / "p", "--precisions", "q8", *bounds, trials=7) == 0
+    """By the budget that q8 has anyway: 97 %."""
+    assert quantize(retrieval_package, tmp_path / "p", "--precisions", "q8", trials=24) == 0
     row = entries(tmp_path / "p")["q8"]
     assert row["judged_on"] == "queries and pages"
     assert row["quality"]["samples"] == 159, "every sentence asks for one of 50 pages"
-    assert row["quality"]["maxsim_top1"] >= 0.9
+    assert row["quality"]["maxsim_top1"] >= 0.97
     names = {Path(file).name for file in row["files"]}
     stems = {"model", "text_model", "image_model"}
     assert {f"{stem}_quantized.onnx" for stem in stems} <= names
