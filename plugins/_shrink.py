@@ -38,7 +38,8 @@ WIDTHS: list[tuple[str, int]] = [
     (r"moe_intermediate_size|expert_ffn_hidden_size", 20),
     (r".*(intermediate|ffn|feed_?forward|mlp|inner).*(size|dim)|d_ff|n_inner|d_inner|ffn_hidden_size", 52),
     (
-        r"(hidden_size|d_model|n_embd|embed_dim|emb_dim|model_dim|dim|hidden_dim|.*_hidden_size|d_embed|output_channels)",
+        r"(hidden_size|d_model|n_embd|embed_dim|emb_dim|model_dim|dim|hidden_dim|.*_hidden_size|d_embed|vit_dim"
+        r"|output_channels)",
         32,
     ),
     (
