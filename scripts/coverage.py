@@ -193,6 +193,8 @@ def cases(
     from converter.registry import load_registry
 
     registry = load_registry()
+    if registry.failures:  # the results of their types would count as those of types that are gone
+        sys.exit(f"plugins that fail to load: {', '.join(map(str, registry.failures))}")
     found = [entry for entry in registry.architectures.values() if entry.stand_in is None]
     owned = {kind for entry in found for kind in entry.model_types}
     for entry in () if owned_only else registry.architectures.values():

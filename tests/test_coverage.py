@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from converter.registry import load_registry
 from converter.request import DEFAULT_OPSET
@@ -33,6 +36,16 @@ def test_every_type_comes_before_the_second_task_of_any(coverage_script: Any) ->
     assert {"colsmol", "colqwen2_5", "gpt-sw3"} <= firsts
     assert coverage_script.named_type(registry.find("colsmol"), "colsmol") == "colsmol"
     assert coverage_script.named_type(registry.find("deberta_v2"), "deberta_v2") == "deberta-v2"
+
+
+def test_no_result_is_dropped_because_a_plugin_fails_to_load(
+    coverage_script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin with a typing error once took the rows of all its types out of the table."""
+    broken = SimpleNamespace(failures=("generic: SyntaxError",))
+    monkeypatch.setattr("converter.registry.load_registry", lambda: broken)
+    with pytest.raises(SystemExit, match="generic: SyntaxError"):
+        coverage_script.cases()
 
 
 def test_a_run_goes_on_where_it_stopped_unless_the_opset_changed(
