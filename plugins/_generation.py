@@ -31,9 +31,29 @@ def greedy(model: Any, steps: int, *, start: int | None = None, **inputs: Any) -
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=start,
     )
-    # The mixin's own method: speech models put one over it that cuts audio in windows and forces tokens.
-    made: torch.Tensor = GenerationMixin.generate(model, **inputs)
+    renaming = model.register_forward_pre_hook(_cache_as_taken, with_kwargs=True)
+    try:
+        # The mixin's own method: speech models put one over it that cuts audio in windows and forces tokens.
+        made: torch.Tensor = GenerationMixin.generate(model, **inputs)
+    finally:
+        renaming.remove()
     return made[:, -steps:]
+
+
+def _cache_as_taken(model: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What `generate` calls a model with, the cache under the name that its forward takes.
+
+    Since transformers 5.24 that is `cache`. Code that a checkpoint brings takes `past_key_values`, and one that takes
+    any other argument as well drops the cache without a word: each token would be told from the one before it alone.
+    """
+    from converter.wrappers.decoder import cache_name
+
+    name = cache_name(model)
+    # Its own `prepare_inputs_for_generation` may have named it already.
+    if "cache" in given and name not in given:
+        given = {**given, name: given["cache"]}
+        del given["cache"]
+    return args, given
 
 
 def text_prompts(vocabulary: int, seed: int) -> dict[str, torch.Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,35 @@ class GatedModel(PreTrainedModel):
         if attention_mask is not None:
             hidden = hidden * attention_mask[..., None]
         return BaseModelOutput(last_hidden_state=hidden)
+"""
+
+# Written before transformers 5.24 called the cache `cache`.
+CAUSAL = """
+import torch
+from transformers import GenerationMixin, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+class OlderConfig(LlamaConfig):
+    model_type = "older_llama"
+
+class OlderForCausalLM(PreTrainedModel, GenerationMixin):
+    config_class = OlderConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **rest):
+        made = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        return CausalLMOutputWithPast(logits=self.lm_head(made[0]), past_key_values=made.past_key_values)
 """
 
 
@@ -95,6 +125,23 @@ def test_own_code_converts_with_the_flag(own_code: Path, tmp_path: Path, parity:
     assert (report.architecture, report.task) == ("gated_bag", "feature-extraction")
     assert report.parity.proven
     assert len({row.size for row in report.parity.comparisons}) >= 6
+
+
+@pytest.mark.usefixtures("modules_cache")
+def test_own_code_that_knows_the_cache_by_its_older_name_generates_as_its_own_steps_do(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "older"
+    shutil.copytree(tiny_checkpoint("llama", overrides={"num_hidden_layers": 3}), folder)
+    (folder / "older.py").write_text(CAUSAL)
+    entries = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "older.OlderConfig", "AutoModelForCausalLM": "older.OlderForCausalLM"}
+    entries |= {"model_type": "older_llama", "architectures": ["OlderForCausalLM"], "auto_map": classes}
+    (folder / "config.json").write_text(json.dumps(entries))
+    report = convert(model=folder, output=tmp_path / "package", trust_remote_code=True, parity="full")
+    assert (report.architecture, report.task) == ("older_llama", "text-generation-with-past")
+    assert report.parity.proven
+    assert {"tokens", "logits"} <= {row.output for row in report.parity.comparisons}
 
 
 def test_a_class_of_transformers_without_a_plugin_is_converted(tmp_path: Path) -> None:
