@@ -11,6 +11,7 @@ from converter import Axis, Component, DummyInputs, Output, Size
 from converter.errors import ExportError
 from converter.plugins._generation import decoder_scenario
 from converter.plugins._layouts import padded
+from converter.plugins._positions import trained_length
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Causal:
     layers      of each layer's past: heads, size of a key, size of a value; None for a graph without past
     anew        a text longer than so many tokens turns its positions otherwise, all of them: the past of a shorter one
                 does not go with it
+    trained     behind this position all of them are turned otherwise, the more the longer the text is
     """
 
     vocabulary: int
@@ -41,6 +43,7 @@ class Causal:
     positions: bool
     layers: tuple[tuple[int, int, int], ...] | None = None
     anew: int | None = None
+    trained: int | None = None
 
     def names(self, prefix: str) -> list[str]:
         """`prefix.N.key`, `prefix.N.value` for each layer N."""
@@ -87,7 +90,8 @@ def _inputs(causal: Causal, size: Size) -> DummyInputs:
         "attention_mask": NEW if causal.layers is None else TOTAL,
     }
     if causal.positions:
-        tensors["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        tensors["position_ids"] = positions + _start(causal.trained, past + new)
         axes["position_ids"] = NEW
     for name, (heads, width) in causal.tensors():
         tensors[f"past_key_values.{name}"] = torch.randn(batch, heads, past, width, generator=generator)
@@ -95,6 +99,14 @@ def _inputs(causal: Causal, size: Size) -> DummyInputs:
     real = mask.bool()
     valid = {"logits": real[:, past:], **dict.fromkeys(causal.names("present"), real[:, None, :])}
     return DummyInputs(tensors, axes, valid)
+
+
+def _start(trained: int | None, length: int) -> int:
+    """Where the positions of a text begin: at 0, but some around and some far behind the trained length.
+
+    Texts that long are too slow to try, and only the positions make the difference.
+    """
+    return 0 if trained is None else (0, max(0, trained - length // 2), 2 * trained)[length % 3]
 
 
 def _with_past(model: nn.Module) -> nn.Module:
@@ -169,6 +181,7 @@ def probed(model: Any, config: Any, mode: Any) -> Causal:
         layers=tuple(
             (keys[1], keys[3], values[3]) for keys, values in zip(shapes[::2], shapes[1::2], strict=True)
         ),
+        trained=trained_length(text),
     )
 
 
@@ -179,11 +192,12 @@ def _cache_after(model: Any, length: int, mode: Any, cache: Any = None) -> Any:
     import torch
 
     from converter.wrappers.decoder import cache_name
+    from converter.wrappers.positions import memoryless
 
     name = cache_name(model)
     tensors = {key: torch.ones(2, length, dtype=torch.int64) for key in ("input_ids", "attention_mask")}
     given = {} if cache is None else {name: cache}
-    with torch.no_grad(), mode or nullcontext():
+    with torch.no_grad(), mode or nullcontext(), memoryless(model):
         if mode is not None:
             tensors = {key: mode.from_tensor(tensor) for key, tensor in tensors.items()}
         return getattr(model(**tensors, **given, use_cache=True), name)

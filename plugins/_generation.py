@@ -22,6 +22,8 @@ def greedy(model: Any, steps: int, *, start: int | None = None, **inputs: Any) -
     """
     from transformers import GenerationConfig, GenerationMixin
 
+    from converter.wrappers.positions import forget
+
     own = model.generation_config
     # In place of the model's own, not beside it: what a call leaves open is filled in from there.
     model.generation_config = GenerationConfig(
@@ -31,6 +33,7 @@ def greedy(model: Any, steps: int, *, start: int | None = None, **inputs: Any) -
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=start,
     )
+    forget(model)
     renaming = model.register_forward_pre_hook(_cache_as_taken, with_kwargs=True)
     try:
         # The mixin's own method: speech models put one over it that cuts audio in windows and forces tokens.

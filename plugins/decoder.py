@@ -14,6 +14,7 @@ from converter import (
 from converter.errors import UsageError
 from converter.plugins._causal import Causal, causal_component, causal_scenarios
 from converter.plugins._experts import experts_in_onnx
+from converter.plugins._positions import trained_length, without_memory
 from converter.plugins._sentence import SentenceModel
 from converter.plugins._text import TASKS, decoder_components
 
@@ -174,30 +175,21 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
 
 
 def _causal(config: Any, task: str) -> Causal:
+    trained = trained_length(config)
     return Causal(
         vocabulary=config.vocab_size,
-        longest=min(24, config.max_position_embeddings // 2),
+        longest=24 if trained else min(24, config.max_position_embeddings // 2),
         positions=config.model_type not in WITHOUT_POSITIONS,
         layers=(cache_shape(config),) * config.num_hidden_layers if task == GENERATING[0] else None,
         anew=getattr(config, "original_max_position_embeddings", None)
         if config.model_type in FED_ANEW
         else None,
+        trained=trained,
     )
 
 
 def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
     return () if task in ENCODING else causal_scenarios(_causal(config, task))
-
-
-def _check_positions(config: Any) -> None:
-    """Raise UsageError for positions that depend on the texts a model has seen before: a graph remembers nothing."""
-    entries = getattr(config, "rope_parameters", None) or {}
-    kinds = [entries, *(entry for entry in entries.values() if isinstance(entry, dict))]
-    if any(kind.get("rope_type") == "dynamic" for kind in kinds):
-        raise UsageError(
-            f"{config.model_type}: rope_type 'dynamic' turns positions by the longest text since the model was loaded",
-            remedy="a graph remembers none; 'yarn' and 'linear' stretch positions by a fixed factor",
-        )
 
 
 def _check_padding(config: Any, task: str) -> None:
@@ -210,11 +202,11 @@ def _check_padding(config: Any, task: str) -> None:
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:
-    _check_positions(config)
     _check_padding(config, task)
-    return (
+    made = (
         decoder_components(config, task) if task in ENCODING else (causal_component(_causal(config, task)),)
     )
+    return made if trained_length(config) is None else tuple(map(without_memory, made))
 
 
 @hookimpl

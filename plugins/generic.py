@@ -25,6 +25,7 @@ from converter.plugins._auto_classes import TASKS, WITH_PAST, known_classes, nam
 from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
 from converter.plugins._exporters import exporter_patches, exporter_translations
 from converter.plugins._layouts import draw
+from converter.plugins._positions import without_memory
 from converter.plugins._probe import Plan, Prober, UnreadableError
 from converter.plugins._shrink import smaller, without_timm
 
@@ -189,7 +190,7 @@ def _reference(plan: Plan, model: nn.Module, tensors: Any) -> Mapping[str, torch
 def _components(source: GenericModel, config: Any, task: str) -> Sequence[Component]:
     plan = plan_for(source, config, task)
     if isinstance(plan, Causal):
-        return (causal_component(plan),)
+        return (without_memory(causal_component(plan)),)
     return (
         Component(
             stem="model",

@@ -74,12 +74,13 @@ def test_a_text_that_outgrows_its_positions_is_fed_anew_as_the_original_does(
     assert not row.passed
 
 
-def test_positions_that_remember_longer_texts_are_refused() -> None:
-    from transformers import LlamaConfig
+def test_positions_that_each_kind_of_layer_remembers_are_refused() -> None:
+    from transformers import Gemma3TextConfig
 
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 5000.0}
+    config = Gemma3TextConfig(rope_parameters={"full_attention": rope, "sliding_attention": rope})
     with pytest.raises(UsageError, match="longest text"):
-        load_registry().find("llama").components(LlamaConfig(rope_parameters=rope), TASK)
+        load_registry().find("gemma3_text").components(config, TASK)
 
 
 def test_a_classifier_without_padding_is_refused_with_what_to_write() -> None:
