@@ -12,7 +12,7 @@ from converter.checkpoints.tensor_file import read_block, read_header
 from converter.errors import CheckpointError, ConfigError, ConverterError, PluginError
 from converter.json_files import DOWNLOAD_AGAIN, read_object, read_weight_map
 from converter.records import Architecture, Checkpoint, TensorInfo
-from converter.sentence_modules import module_tensors, read_modules
+from converter.sentence_modules import encoder_folder, module_tensors, read_modules
 
 __all__ = [
     "open_as",
@@ -62,7 +62,7 @@ def open_checkpoint(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
-    """Read a folder's config.json and the headers of its weight files.
+    """Read a folder's config.json and the headers of its weight files, also where modules.json puts them below it.
 
     `source` is what the user called it, for messages and records; the folder's name if left out. Weights are
     one `model.safetensors` or the shards of its index. With `allow_pickle` a `pytorch_model.bin` will do: it
@@ -73,17 +73,19 @@ def open_checkpoint(
             f"no checkpoint at {folder}: {'it is a file' if folder.exists() else 'no such folder'}",
             remedy="name a folder that holds config.json and model.safetensors",
         )
-    config = _read_config(folder)
     modules = read_modules(folder)
-    tensors = read_tensors(folder, allow_pickle=allow_pickle)
+    inner = encoder_folder(folder, modules)
+    config = _read_config(inner)
+    tensors = read_tensors(inner, allow_pickle=allow_pickle)
     return Checkpoint(
-        folder=folder,
+        folder=inner,
         source=source or folder.resolve().name,
         revision=revision,
         config=config,
         tensors=tensors | module_tensors(folder, modules, allow_pickle=allow_pickle),
         trust_remote_code=trust_remote_code,
         modules=modules,
+        top=None if inner == folder else folder,
     )
 
 

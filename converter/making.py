@@ -98,7 +98,7 @@ def _spending(
 ) -> tuple[Result, Spent]:
     """Do the work on what the request asks for, with the checkpoint that was found for it."""
     ledger, registry = Ledger(progress), load_registry()
-    adapter, folder = checkpoint.adapter, str(checkpoint.folder)
+    adapter, folder = checkpoint.adapter, str(checkpoint.root)
     named, base = (folder, None) if adapter is None else (str(adapter.folder), folder)
     found = replace(request, model=named, base_model=base, revision=None, tiny=False)
     architecture, _ = find_source(found, registry, scratch)

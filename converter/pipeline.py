@@ -155,7 +155,7 @@ def _convert(
     target = request.target(checkpoint.source, architecture.name)
     mode, why = choose_mode(request.parity, checkpoint)
     with stage_package(
-        target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.folder
+        target, overwrite=request.overwrite, keep_failed=request.keep_failed, source=checkpoint.root
     ) as staging:
         made, peak = _make(request, checkpoint, scratch, staging.folder / "onnx", mode, why, ledger)
         parity = made.parity or judge_graphs(

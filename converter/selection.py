@@ -166,7 +166,7 @@ def _other_head(
     config, source = checkpoint.config, architecture.source
     source = source.base if isinstance(source, SourceByTask) else source
     named = set(map(str, config.get("architectures") or ()))
-    embeds, own_code = (checkpoint.folder / "modules.json").is_file(), bool(config.get("auto_map"))
+    embeds, own_code = (checkpoint.root / "modules.json").is_file(), bool(config.get("auto_map"))
     if not named or embeds or own_code or not isinstance(source, TransformersModel):
         return None
     if named & set(source.class_names(checkpoint).values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,24 @@ def _module(folder: Path, entry: Any) -> SentenceModule:
     config = folder / path / "config.json"
     settings = read_object(config) if path and config.is_file() else {}
     return SentenceModule(kind.rpartition(".")[2], path, settings)
+
+
+def encoder_folder(folder: Path, modules: Sequence[SentenceModule]) -> Path:
+    """Where config.json, weights and tokenizer lie: at the top, or as in 2020 in the transformer's own folder."""
+    if (folder / "config.json").is_file():
+        return folder
+    nested = (
+        module.path for module in modules if module.kind == "Transformer" and "model_type" in module.config
+    )
+    return folder / next(nested, "")
+
+
+def lift_encoder(package: Path, path: str) -> None:
+    """Say in a package's modules.json that the module from the folder `path` lies at the top."""
+    entries = read_list(package / LIST)
+    for entry in entries:
+        entry["path"] = "" if entry["path"] == path else entry["path"]
+    (package / LIST).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def module_tensors(

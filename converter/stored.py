@@ -34,7 +34,8 @@ class Checkpoint:
     `config` is what config.json holds, `tensors` what the weight files do, unless an architecture opens its checkpoints
     itself: then both are what it says, and tensors of several files need names that tell them apart. `modules` are
     those of a sentence-transformers checkpoint, in their order. With an `adapter`, folder and tensors are the base
-    model's, source and revision the adapter's.
+    model's, source and revision the adapter's. `top` is the folder of modules.json where config.json, weights and
+    tokenizer lie in a folder below it, as in sentence-transformers checkpoints of 2020; `folder` is the one below.
     """
 
     folder: Path
@@ -45,3 +46,9 @@ class Checkpoint:
     trust_remote_code: bool = False
     modules: tuple[SentenceModule, ...] = ()
     adapter: Adapter | None = None
+    top: Path | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds all of the checkpoint."""
+        return self.top or self.folder

@@ -37,7 +37,7 @@ class EncoderDecoder(SentenceModel):
         classes = list(self.class_names(checkpoint).values())
         named = checkpoint.config.get("architectures") or ()
         usual = next(iter(self.classes))
-        embeds = FEATURES in self.classes and (checkpoint.folder / "modules.json").is_file()
+        embeds = FEATURES in self.classes and (checkpoint.root / "modules.json").is_file()
         if classes[0] in named and not embeds:  # files of BART name several classes
             return usual
         if embeds or set(classes) & set(named) or self.strangers(checkpoint):
@@ -57,7 +57,7 @@ class EncoderDecoder(SentenceModel):
                     remedy="leave --task out to have it found, or convert a checkpoint of the whole model",
                 )
         whole = kind == self.classes.get(FEATURES) and _has(checkpoint.tensors, "decoder")
-        if whole and kind not in named and not (checkpoint.folder / "modules.json").is_file():
+        if whole and kind not in named and not (checkpoint.root / "modules.json").is_file():
             raise UsageError(
                 f"{checkpoint.source} is a whole encoder-decoder, and the task is one of its encoder alone",
                 remedy=f'put "architectures": ["{kind}"] into its config.json to convert the encoder and no more',

@@ -40,7 +40,7 @@ class SentenceModel(TransformersModel):
 
         config = super().config(checkpoint)
         if getattr(config, "sentence_head", None) is None:
-            config.sentence_head = read_sentence_head(checkpoint.folder)
+            config.sentence_head = read_sentence_head(checkpoint.root)
         return config
 
     def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
@@ -89,7 +89,7 @@ class SentenceModel(TransformersModel):
         config: Any = model.config
         for place, entry in enumerate(config.sentence_head["dense"]):
             parts = ("weight", "bias") if entry["bias"] else ("weight",)
-            own = checkpoint.folder / entry["path"] / "model.safetensors"
+            own = checkpoint.root / entry["path"] / "model.safetensors"
             stored: Mapping[str, TensorInfo] = read_header(own) if own.is_file() else {}
             for part in parts:
                 name = f"sentence_dense.{place}.{part}"

@@ -16,9 +16,10 @@ def _companions(build: PackageBuild) -> Sequence[str]:
 
     if build.checkpoint is None:  # a package that gets more precisions has them
         return ()
-    adapter = build.checkpoint.adapter
+    adapter, checkpoint = build.checkpoint.adapter, build.checkpoint
     over = None if adapter is None else adapter.folder
-    _, notes = copy_companions(build.checkpoint.folder, build.folder, over=over)
+    inner = None if checkpoint.top is None else checkpoint.folder
+    _, notes = copy_companions(checkpoint.root, build.folder, over=over, inner=inner)
     return notes
 
 

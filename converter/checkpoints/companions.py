@@ -11,6 +11,7 @@ from converter.card.front_matter import CARD, SOURCE_CARD
 from converter.errors import CheckpointError
 from converter.json_files import object_or_empty
 from converter.paths import stays_inside
+from converter.sentence_modules import lift_encoder
 
 _SUFFIXES = {".json", ".txt", ".jinja", ".model", ".vocab", ".spm", ".bpe", ".codes", ".tiktoken"}
 _LEGAL = re.compile(r"(licen[cs]e|notice|copying|use_policy)([._-].*)?(\.(md|txt|rst))?", re.IGNORECASE)
@@ -54,6 +55,8 @@ def choose_files(names: Sequence[str]) -> list[str]:
         weights, index = {name for name in top if _PICKLE.fullmatch(name)}, "pytorch_model.bin.index.json"
     code = {name for name in top if name.endswith(".py")}
     dense = {name for name in names if _DENSE.fullmatch(name)}
+    if not weights and not any(map(_ENCODER_FOLDER.match, dense)):
+        weights = {name for name in names if _ENCODER_FOLDER.match(name) and is_pickle(name)}
     others = {index, CARD, "adapter_config.json"} & top
     return sorted({*weights, *dense, *code, *filter(is_companion, names), *others})
 
@@ -63,7 +66,7 @@ def is_weight(name: str) -> bool:
 
 
 def is_pickle(name: str) -> bool:
-    return _PICKLE.fullmatch(name) is not None
+    return _PICKLE.fullmatch(_ENCODER_FOLDER.sub("", name)) is not None
 
 
 def check_weights(names: Sequence[str], source: str, *, allow_pickle: bool) -> None:
@@ -81,29 +84,32 @@ def check_weights(names: Sequence[str], source: str, *, allow_pickle: bool) -> N
 
 
 def copy_companions(
-    checkpoint: Path, package: Path, *, over: Path | None = None
+    checkpoint: Path, package: Path, *, over: Path | None = None, inner: Path | None = None
 ) -> tuple[list[str], list[str]]:
     """Copy config, tokenizer, processor and licence files, and the card as SOURCE_README.md.
 
     Returns the names that were copied and notes on what is not. Files of the folder `over`, an adapter's, take the
-    place of the checkpoint's. A link is followed only within its folder or into the blobs of its hub cache; its content
-    becomes a file.
+    place of the checkpoint's; those of `inner`, a transformer's own folder in it, come to the top, where clients look.
+    A link is followed only within its folder or into the blobs of its hub cache; its content becomes a file.
     """
-    copied, notes = _copy_from(checkpoint, package)
-    if over is not None:
-        others, more = _copy_from(over, package)
+    copied, notes = _copy_from(checkpoint, package, leave=None if inner is None else inner.name)
+    for folder in filter(None, (inner, over)):
+        others, more = _copy_from(folder, package)
         copied, notes = sorted({*copied, *others}), [*notes, *more]
+    if inner is not None:
+        lift_encoder(package, inner.name)  # in modules.json
     return copied, notes + _absences(checkpoint, copied)
 
 
-def _copy_from(checkpoint: Path, package: Path) -> tuple[list[str], list[str]]:
+def _copy_from(folder: Path, package: Path, *, leave: str | None = None) -> tuple[list[str], list[str]]:
+    """All companions but those in the folder `leave`."""
     copied: list[str] = []
     notes: list[str] = []
-    for name in list_files(checkpoint):
-        if not is_companion(name) and name != CARD:
+    for name in list_files(folder):
+        if (not is_companion(name) and name != CARD) or name.partition("/")[0] == leave:
             continue
-        source = checkpoint / name
-        if not stays_inside(source, checkpoint):
+        source = folder / name
+        if not stays_inside(source, folder):
             notes.append(f"{name} is a link that leaves the checkpoint: not copied")
         elif source.stat().st_size > _LARGEST:
             notes.append(f"{name} is larger than {_LARGEST >> 20} MiB: not copied")

@@ -46,7 +46,7 @@ def detect_task(
     UsageError where the one there is would convert another class than the checkpoint's.
     """
     tasks = list(classes)
-    if "feature-extraction" in tasks and (checkpoint.folder / "modules.json").is_file():
+    if "feature-extraction" in tasks and (checkpoint.root / "modules.json").is_file():
         return "feature-extraction"
     named = [str(name) for name in checkpoint.config.get("architectures") or ()]
     # Tasks that share a class are variations on one; the first is the usual one.

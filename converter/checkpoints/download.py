@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from converter.checkpoints.companions import check_weights, choose_files, copy_file, is_pickle, list_files
 from converter.checkpoints.hub import WITHOUT_HUB, HubModel, find_on_hub
@@ -82,12 +82,12 @@ def download(
             )
     with stage_package(output, overwrite=overwrite, source=folder, kind=KIND) as staging:
         for name in names:
-            if not name.startswith("pytorch_model"):
+            if not PurePosixPath(name).name.startswith("pytorch_model"):
                 copy_file(folder / name, staging.folder / name)
-        if any(map(is_pickle, names)):
+        for place in {PurePosixPath(name).parent for name in filter(is_pickle, names)}:
             from converter.checkpoint import pickle_to_safetensors
 
-            pickle_to_safetensors(folder, staging.folder)
+            pickle_to_safetensors(folder / place, staging.folder / place)
         write_record(staging.folder, {"source": {"name": source, "revision": commit}}, kind=KIND)
     return staging.target
 

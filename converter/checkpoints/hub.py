@@ -155,10 +155,13 @@ def _cached(model: HubModel) -> Path | None:
     """The snapshot of a model in the hub's cache, if config and all weights are in it."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(
-        model.name, "config.json", cache_dir=model.cache_dir, revision=model.revision
+    # Checkpoints of sentence-transformers may have their config in a folder of its own.
+    found = (
+        try_to_load_from_cache(model.name, name, cache_dir=model.cache_dir, revision=model.revision)
+        for name in ("config.json", "modules.json")
     )
-    if not isinstance(config, str):
+    config = next((path for path in found if isinstance(path, str)), None)
+    if config is None:
         return None
     folder = Path(config).parent
     files = list_files(folder)

@@ -46,9 +46,7 @@ def package_record(
             "name": checkpoint.source,
             "revision": checkpoint.revision,
             "tensors": len(checkpoint.tensors),
-            **read_source_card(
-                checkpoint.folder if checkpoint.adapter is None else checkpoint.adapter.folder
-            ),
+            **read_source_card(checkpoint.root if checkpoint.adapter is None else checkpoint.adapter.folder),
             **_base(checkpoint),
             **_own_config(checkpoint),
         },

@@ -79,7 +79,7 @@ def make_plan(asked: Asked, folder: Path, progress: Progress = SILENT) -> Plan:
         arch=asked.arch, model=asked.model, task=asked.task, tiny=asked.model is None, parity="off"
     )
     subject = choose_subject(request, registry, folder, Ledger(progress))
-    model = asked.model or str(subject.checkpoint.folder)
+    model = asked.model or str(subject.checkpoint.root)
     runs = [(stem, size) for component in subject.components() for stem, size in _runs(component)]
     return Plan(
         asked,

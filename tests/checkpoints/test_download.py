@@ -195,6 +195,14 @@ def test_download_that_breaks_off_says_to_run_again(
             ["2_Dense/model.safetensors", "model.safetensors"],
             ["2_Dense/model.safetensors", "model.safetensors"],
         ),
+        (
+            ["0_Transformer/pytorch_model.bin", "0_Transformer/rust_model.ot"],
+            ["0_Transformer/pytorch_model.bin"],
+        ),
+        (
+            ["0_Transformer/model.safetensors", "0_Transformer/pytorch_model.bin"],
+            ["0_Transformer/model.safetensors"],
+        ),
     ],
 )
 def test_weights_are_chosen_once(weights: list[str], chosen: list[str]) -> None:

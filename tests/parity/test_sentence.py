@@ -60,7 +60,20 @@ def test_a_decoder_that_embeds_pools_the_last_token_on_either_side_of_padding(
     np.testing.assert_allclose(embedded[2], embedded[0], atol=1e-5)
 
 
-def test_dense_layers_come_from_their_own_files(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
+def nest(checkpoint: Path, name: str) -> None:
+    """Put what belongs to the transformer into a folder of its own, as checkpoints of 2020 have it."""
+    (checkpoint / name).mkdir()
+    for file in [path for path in checkpoint.iterdir() if path.is_file() and path.name != "modules.json"]:
+        file.rename(checkpoint / name / file.name)
+    entries = json.loads((checkpoint / "modules.json").read_text())
+    entries[0]["path"] = name
+    (checkpoint / "modules.json").write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize("nested", ["", "0_Transformer"])
+def test_dense_layers_come_from_their_own_files(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, nested: str
+) -> None:
     modes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True, "word_embedding_dimension": 36}
     checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", modes, ("Dense", "2_Dense"))
     (checkpoint / "2_Dense").mkdir()
@@ -70,8 +83,16 @@ def test_dense_layers_come_from_their_own_files(tiny_checkpoint: Checkpoints, tm
     torch.manual_seed(5)
     weight, bias = torch.randn(10, 72) / 8, torch.randn(10)
     save_file({"linear.weight": weight, "linear.bias": bias}, checkpoint / "2_Dense" / "model.safetensors")
-    report = convert(model=checkpoint, output=tmp_path / "package", task="sentence-similarity", parity="full")
-    assert report.parity.proven
+    if nested:
+        nest(checkpoint, nested)
+    arguments = ["--model", checkpoint, "--output", tmp_path / "package", "--task", "sentence-similarity"]
+    assert run([*map(str, arguments), "--parity", "full"]) == 0
+    # Clients look for the transformer where modules.json says, and for its graph in onnx/ there.
+    assert json.loads((tmp_path / "package" / "modules.json").read_text())[0]["path"] == ""
+    assert (tmp_path / "package" / "config.json").is_file() and not (
+        tmp_path / "package" / "0_Transformer"
+    ).exists()
+    assert run(["verify", str(tmp_path / "package"), "--model", str(checkpoint)]) == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
     assert [value.name for value in session.get_outputs()] == ["token_embeddings", "sentence_embedding"]
     ids, mask = np.array([[3, 8, 400, 0, 0]]), np.array([[1, 1, 1, 0, 0]])
