@@ -174,9 +174,13 @@ def _other_head(
     other = registry.stand_in(str(config.get("model_type")), checkpoint)
     if other is None or not isinstance(other.source, TransformersModel):
         return None
-    # Without a head, the body of a model is what its architecture says it is.
+    # Without a head, the body of a model is what its architecture says it is. A tower with its projection, which
+    # stands under its own name where others have an Auto class, is more than a body.
+    kinds, bodies = other.source.classes, ("feature-extraction",)
     heads = {
-        name for task, name in other.source.class_names(checkpoint).items() if task != "feature-extraction"
+        name
+        for task, name in other.source.class_names(checkpoint).items()
+        if task not in bodies or kinds[task] == name
     }
     return other if named & heads else None
 

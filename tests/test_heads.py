@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from converter.cli.main import run
 from converter.errors import UsageError
 from converter.packages.declared import architecture_of
 from converter.records import Checkpoint
 from converter.registry import load_registry
+from converter.seeding import seed_weights
 from converter.selection import settle_task
 
 GENERATES, CLASSIFIES = "text2text-generation-with-past", "text-classification"
+FEATURES = "feature-extraction"
 STAND_IN = "no plugin of its own: called as transformers has it"
 
 
@@ -60,6 +70,42 @@ def test_a_head_that_the_type_has_no_task_for_is_the_stand_ins(
 def test_what_the_type_has_a_task_for_stays_with_it(arch: str, named: str, task: str, tmp_path: Path) -> None:
     summary, found = settled(tmp_path, arch, named)
     assert summary != STAND_IN and found == task
+
+
+def test_a_tower_with_its_projection_is_the_stand_ins_and_one_without_is_not(tmp_path: Path) -> None:
+    arch = "clip_vision_model"
+    assert settled(tmp_path, arch, "CLIPVisionModelWithProjection") == (STAND_IN, FEATURES)
+    summary, task = settled(tmp_path, arch, "CLIPVisionModel")
+    assert summary != STAND_IN and task == "image-feature-extraction"
+
+
+def test_a_tower_with_its_projection_gives_embeddings(tmp_path: Path) -> None:
+    vision = {"hidden_size": 28, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 44}
+    config = CLIPVisionConfig(**vision, image_size=24, patch_size=4, projection_dim=21)
+    tower: Any = CLIPVisionModelWithProjection(config).eval()
+    seed_weights(tower, 3)
+    tower.save_pretrained(tmp_path / "tower")
+    arguments = ["--model", tmp_path / "tower", "--output", tmp_path / "package", "--parity", "full"]
+    assert run([*map(str, arguments)]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "package" / "onnx" / "model.onnx")
+    pixels = torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = tower(pixels).image_embeds.numpy()
+    (found,) = session.run(["image_embeds"], {"pixel_values": pixels.numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_checkpoint_without_one_of_its_towers_is_refused_with_what_it_lacks(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_checkpoint("clip"), folder)
+    stored = load_file(folder / "model.safetensors")
+    half = {name: tensor for name, tensor in stored.items() if name.startswith("vis")}
+    save_file(half, folder / "model.safetensors", {"format": "pt"})
+    assert run(["--model", str(folder), "--output", str(tmp_path / "package")]) == 1
+    message = capsys.readouterr().err
+    assert "has no tensor in the checkpoint" in message and "bug" not in message
 
 
 def test_a_checkpoint_of_sentence_transformers_stays_with_its_type_whatever_its_head(tmp_path: Path) -> None:

@@ -33,7 +33,10 @@ def computed_parameters(model: nn.Module, missing: Iterable[str]) -> dict[str, W
 
 def _initialised(module: nn.Module, attribute: str, initialise: Any) -> torch.Tensor | None:
     """The parameter as `initialise` leaves it on twins of the module that have memory; None unless computed."""
-    first, second = (_from_seed(module, attribute, initialise, seed) for seed in (0, 1))
+    try:
+        first, second = (_from_seed(module, attribute, initialise, seed) for seed in (0, 1))
+    except AttributeError:  # it sets its children from here (CLIP's projections), and the twin has none
+        return None
     if not torch.equal(first, second) or (first == first.flatten()[0]).all():
         return None  # not a number equals nothing, itself included, so what was left unset differs as well
     return first
