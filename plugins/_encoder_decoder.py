@@ -73,6 +73,8 @@ def _has(names: Iterable[str], side: str) -> bool:
 
 def head_components(config: Any, task: str) -> Sequence[Component]:
     """The one graph of a task that does not generate."""
+    if task == ANSWERS:
+        return tuple(replace(component, wrapper=_answers) for component in text_components(config, task))
     if task != CLASSES:
         return text_components(config, task)
     if getattr(config, "decoder_start_token_id", None) is None:
@@ -112,6 +114,12 @@ def _classifier(model: nn.Module) -> nn.Module:
     from converter.wrappers.seq2seq import Classifier
 
     return Classifier(model)
+
+
+def _answers(model: nn.Module) -> nn.Module:
+    from converter.wrappers.seq2seq import Answers
+
+    return Answers(model)
 
 
 def _classify(model: nn.Module, tensors: Any) -> dict[str, torch.Tensor]:

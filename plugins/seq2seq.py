@@ -106,8 +106,7 @@ ONE = (Variant("text", ("model",), "token ids and mask in, hidden states or logi
 HEADS: dict[str, tuple[str, ...]] = {
     CLASSES: ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
     TOKENS: ("mt5", "t5", "umt5"),
-    # Not MBart: for one text alone it feeds its decoder in a way that cannot be traced.
-    ANSWERS: ("bart", "bigbird_pegasus", "mt5", "mvp", "t5", "umt5"),
+    ANSWERS: ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "t5", "umt5"),
 }
 
 

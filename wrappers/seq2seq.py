@@ -200,21 +200,38 @@ class Classifier(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """int64 (batch, sequence) -> logits (batch, labels). Every text has an end token."""
-        model, fed = self.model, self._fed(input_ids)
-        hidden = model.base_model(input_ids, attention_mask=attention_mask, **fed, **self.options)[0]
+        model, given = self.model, fed(self.model, input_ids)
+        hidden = model.base_model(input_ids, attention_mask=attention_mask, **given, **self.options)[0]
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         last = torch.where(input_ids == model.config.eos_token_id, positions, 0).amax(1)
         state = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
         logits: torch.Tensor = model.classification_head(state)
         return logits
 
-    def _fed(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the decoder is fed, where the base model does not make it of the ids in a way that can be traced."""
-        config: Any = self.model.config
-        if hasattr(self.model, "_shift_right"):
-            return {"decoder_input_ids": self.model._shift_right(ids)}
-        if config.model_type in ("mbart", "plbart"):
-            # Their last token comes first. They squeeze it, which traced at another batch fails for one text.
-            last = ids.ne(config.pad_token_id).sum(1, keepdim=True) - 1
-            return {"decoder_input_ids": torch.cat([ids.gather(1, last), ids[:, :-1]], dim=1)}
-        return {}
+
+class Answers(nn.Module):
+    """Where an answer starts and ends, by a model that feeds the question and its text to its decoder as well."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.options = without_cache(model)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """int64 (batch, sequence) -> start and end logits (batch, sequence)."""
+        given = fed(self.model, input_ids)
+        output = self.model(input_ids, attention_mask=attention_mask, **given, **self.options)
+        return output.start_logits, output.end_logits
+
+
+def fed(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a head's decoder is fed, where the base model does not make it of the ids in a way that can be traced."""
+    if hasattr(model, "_shift_right"):
+        return {"decoder_input_ids": model._shift_right(ids)}
+    if model.config.model_type in ("mbart", "plbart"):
+        # Their last token comes first. They squeeze it, which traced at another batch fails for one text.
+        last = ids.ne(model.config.pad_token_id).sum(1, keepdim=True) - 1
+        return {"decoder_input_ids": torch.cat([ids.gather(1, last), ids[:, :-1]], dim=1)}
+    return {}
