@@ -183,7 +183,10 @@ class TransformersModel:
                 f"{type(config).__name__} has no class for {task!r} in transformers", topic="task"
             )
         found = mapping[type(config)]
-        return str((found[0] if isinstance(found, tuple) else found).__name__)
+        classes = [entry.__name__ for entry in (found if isinstance(found, tuple) else (found,))]
+        # Of several, transformers builds the one that config.json names: DeiT's with a teacher.
+        named = getattr(config, "architectures", None) or ()
+        return str(next((name for name in classes if name in named), classes[0]))
 
 
 def call_odd_experts_alone(model: Any) -> None:

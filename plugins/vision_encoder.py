@@ -48,8 +48,9 @@ def _varies(kind: Kind, config: Any) -> bool:
 
 
 def _options(kind: Kind, config: Any) -> Mapping[str, Any]:
-    """Of a call; no model stretches its positions over patches that have a height and a width of their own."""
-    if isinstance(getattr(config, "patch_size", 1), int):
+    """Of a call; models stretch their positions as a square of squares: they take any other table for one."""
+    height, width = image_size(config)
+    if isinstance(getattr(config, "patch_size", 1), int) and height == width:
         return kind.options
     return {name: value for name, value in kind.options.items() if name != STRETCHES}
 

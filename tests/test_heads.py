@@ -65,6 +65,8 @@ def test_a_head_that_the_type_has_no_task_for_is_the_stand_ins(
         ("llama", "LlamaForSequenceClassification", CLASSIFIES),
         ("gemma3", "Gemma3ForConditionalGeneration", "image-text-to-text"),
         ("detr", "DetrForSegmentation", "image-segmentation"),
+        ("deit", "DeiTForImageClassificationWithTeacher", "image-classification"),
+        ("levit", "LevitForImageClassificationWithTeacher", "image-classification"),
     ],
 )
 def test_what_the_type_has_a_task_for_stays_with_it(arch: str, named: str, task: str, tmp_path: Path) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from converter import TransformersModel, convert
 from converter.checkpoint import open_for
 from converter.registry import load_registry
 from converter.request import Optimization
+from converter.seeding import seed_weights
 
 Checkpoints = Callable[..., Path]
 
@@ -170,13 +174,43 @@ def test_every_task_that_is_offered_has_a_class() -> None:
             assert set(architecture.tasks) == set(source.classes), name
 
 
-@pytest.mark.parametrize(("patch", "varies"), [(4, True), ([4, 6], False), ((4, 4), False)])
-def test_positions_are_stretched_only_over_patches_of_one_side(patch: Any, varies: bool) -> None:
+@pytest.mark.parametrize(
+    ("image", "patch", "varies"),
+    [
+        (24, 4, True),
+        ([24, 24], 4, True),
+        (24, [4, 6], False),
+        (24, (4, 4), False),
+        ([16, 36], 4, False),
+    ],
+)
+def test_positions_are_stretched_only_over_a_square_of_squares(image: Any, patch: Any, varies: bool) -> None:
     from transformers import ViTConfig
 
-    config = ViTConfig(image_size=24, patch_size=patch)
+    config = ViTConfig(image_size=image, patch_size=patch)
     (component,) = load_registry().find("vit").components(config, "image-feature-extraction")
     assert ({axis.name for axis in component.axes} == {"batch_size", "height", "width"}) is varies
+
+
+def test_a_wide_image_and_a_teachers_head_are_those_of_the_class_that_config_json_names(
+    tmp_path: Path,
+) -> None:
+    from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
+
+    # 4 x 9 patches: as many as 6 x 6, for which the stretching takes them.
+    sizes = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 52}
+    config = DeiTConfig(**sizes, image_size=[16, 36], patch_size=4, num_labels=5)
+    model = DeiTForImageClassificationWithTeacher(config).eval()
+    seed_weights(model, 3)
+    model.save_pretrained(tmp_path / "checkpoint")
+    report = convert(model=tmp_path / "checkpoint", output=tmp_path / "package", parity="off")
+    assert report.task == "image-classification"
+    pixels = torch.randn(3, 3, 16, 36, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        expected = model(pixels).logits
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    (logits,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
+    assert np.abs(logits - expected.numpy()).max() < 1e-5
 
 
 def test_every_chosen_case_exists() -> None:
