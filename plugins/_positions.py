@@ -26,8 +26,9 @@ def trained_length(config: Any) -> int | None:
             " since the model was loaded",
             remedy="a graph remembers none; 'yarn' and 'linear' stretch positions by a fixed factor",
         )
-    # HunYuan calls a stretch by a fixed `alpha` by the same name.
-    if entries.get("rope_type") != "dynamic" or entries.get("alpha"):
+    # HunYuan's, as published, stretches by an `alpha` alone, however long the text.
+    fixed = config.model_type.startswith("hunyuan") and entries.get("alpha")
+    if entries.get("rope_type") != "dynamic" or fixed:
         return None
     length: int = config.max_position_embeddings
     return length

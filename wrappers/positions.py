@@ -19,7 +19,13 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 def remembering(model: nn.Module) -> list[Any]:
     """The rotary modules that keep the length of the longest text."""
-    return [module for module in model.modules() if getattr(module, "rope_type", None) == "dynamic"]
+    dynamic = (module for module in model.modules() if getattr(module, "rope_type", None) == "dynamic")
+    return [module for module in dynamic if not _fixed(module.config)]
+
+
+def _fixed(config: Any) -> bool:
+    """Whether it is HunYuan's, which with an `alpha` stretches by that alone and remembers nothing."""
+    return config.model_type.startswith("hunyuan") and bool(config.rope_parameters.get("alpha"))
 
 
 def forget(model: nn.Module) -> None:

@@ -93,11 +93,11 @@ def test_an_encoder_turns_them_alike(tiny_checkpoint: Checkpoints) -> None:
         assert torch.allclose(component.wrapper(model)(**inputs)[0], reference, atol=1e-5)
 
 
-def test_a_stretch_that_is_fixed_under_the_same_name_is_no_memory() -> None:
-    from transformers import HunYuanDenseV1Config
-
+def test_a_stretch_that_is_fixed_under_the_same_name_is_no_memory(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    """As HunYuan publishes it. The texts of parity are longer than the positions it was trained with."""
     rope = {"rope_type": "dynamic", "alpha": 50.0, "factor": 1.0, "rope_theta": 10000.0}
-    config = HunYuanDenseV1Config(rope_parameters=rope, max_position_embeddings=TRAINED)
-    (component,) = load_registry().find("hunyuan_v1_dense").components(config, TASK)
-    size = Size({"batch_size": 2, "sequence_length": 3, "past_sequence_length": 5}, "none", 0)
-    assert component.inputs(size).tensors["position_ids"].max() == 7
+    overrides = {"rope_parameters": rope, "max_position_embeddings": 16}
+    checkpoint = tiny_checkpoint("hunyuan_v1_dense", overrides=overrides)
+    assert convert(model=checkpoint, output=tmp_path / "package", parity="full").parity.passed
