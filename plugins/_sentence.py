@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from converter.recipes import WeightRecipe
-    from converter.records import Checkpoint, TensorInfo
+    from converter.records import Checkpoint
 
 TOKENS = {0: "batch_size", 1: "sequence_length"}
 # What sentence-transformers does with a checkpoint that says nothing.
@@ -80,7 +80,6 @@ class SentenceModel(TransformersModel):
 
     def _dense(self, model: nn.Module, checkpoint: Checkpoint) -> dict[str, WeightRecipe]:
         """Parameters of the dense layers: each module's own file has them, or in a tiny checkpoint the one file."""
-        from converter.checkpoints.tensor_file import read_header
         from converter.recipes import Load
 
         found: dict[str, WeightRecipe] = {}
@@ -89,15 +88,14 @@ class SentenceModel(TransformersModel):
         config: Any = model.config
         for place, entry in enumerate(config.sentence_head["dense"]):
             parts = ("weight", "bias") if entry["bias"] else ("weight",)
-            own = checkpoint.root / entry["path"] / "model.safetensors"
-            stored: Mapping[str, TensorInfo] = read_header(own) if own.is_file() else {}
             for part in parts:
                 name = f"sentence_dense.{place}.{part}"
-                info = checkpoint.tensors.get(name) or stored.get(f"linear.{part}")
+                own = f"{entry['path']}.linear.{part}"
+                info = checkpoint.tensors.get(name) or checkpoint.tensors.get(own)
                 if info is None:
                     raise CheckpointError(
-                        f"{checkpoint.source} lists a dense layer {entry['path']} and has no {own.name} in it",
-                        remedy="download the checkpoint again, with its folders",
+                        f"{checkpoint.source} lists a dense layer {entry['path']} and has no tensor {own}",
+                        remedy="download it again, with its folders; --allow-pickle reads folders of pickles",
                     )
                 found[name] = Load(info)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from converter.runtime.files import PackageFiles
 from converter.runtime.pooling import modes_of
 
 ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU")
+ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
+ALONE = "a copy of the checkpoint without modules.json is converted as its transformer alone"
 
 
 def read_sentence_head(folder: Path) -> dict[str, Any] | None:
@@ -22,8 +25,10 @@ def read_sentence_head(folder: Path) -> dict[str, Any] | None:
     if not files.has("modules.json"):
         return None
     head: dict[str, Any] = {"pooling": [], "dense": [], "normalize": False}
+    kinds = []
     for entry in files.read_json("modules.json"):
         kind, path = str(entry["type"]).rpartition(".")[2], str(entry.get("path", ""))
+        kinds.append(kind)
         if kind == "Pooling":
             head["pooling"] = list(modes_of(files.read_object(f"{path}/config.json")))
         elif kind == "Dense":
@@ -33,9 +38,21 @@ def read_sentence_head(folder: Path) -> dict[str, Any] | None:
         elif kind != "Transformer":
             raise CheckpointError(
                 f"{folder}/modules.json ends in a module {kind!r}, which cannot become part of a graph",
-                remedy="--task names a task without it, such as fill-mask",
+                remedy=ALONE,
             )
+    if head["pooling"]:
+        _check_order(kinds, folder)
     return head if head["pooling"] else None
+
+
+def _check_order(kinds: Sequence[str], folder: Path) -> None:
+    """Raise CheckpointError unless modules follow each other as in `ORDER`, one pooling among them."""
+    places = [ORDER.index(kind) for kind in kinds]
+    if places != sorted(places) or kinds.count("Pooling") > 1:
+        raise CheckpointError(
+            f"{folder}/modules.json lists {', '.join(kinds)}; a graph computes {', '.join(ORDER)}, in this order",
+            remedy=ALONE,
+        )
 
 
 def _dense(files: PackageFiles, path: str) -> dict[str, Any]:
@@ -43,6 +60,11 @@ def _dense(files: PackageFiles, path: str) -> dict[str, Any]:
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise CheckpointError(f"{files.folder / path}: activation {activation!r} is unknown")
+    # Later releases of sentence-transformers name what goes in: of tokens, or of texts as ever.
+    if (taken := config.get("module_input_name", "sentence_embedding")) != "sentence_embedding":
+        raise CheckpointError(
+            f"{files.folder / path} takes {taken!r}, and a graph computes it on pooled texts", remedy=ALONE
+        )
     return {
         "path": path,
         "in": int(config["in_features"]),

@@ -85,7 +85,9 @@ def read_pooling(files: PackageFiles, mode: str | None, *, in_graph: bool = Fals
     if strange and not in_graph:
         raise PackageError(
             f"{files.folder} ends in a module {', '.join(strange)}, which is not in its graph",
-            remedy="run it with sentence-transformers",
+            remedy="convert it with --task sentence-similarity, which puts Dense modules into the graph"
+            if strange == ["Dense"]
+            else "run it with sentence-transformers",
         )
     name = f"{kinds.get('Pooling') or '1_Pooling'}/config.json"
     if "Pooling" in kinds:

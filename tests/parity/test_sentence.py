@@ -132,10 +132,54 @@ def test_the_encoder_of_an_encoder_decoder_embeds(tiny_checkpoint: Checkpoints, 
     np.testing.assert_allclose(embedding, expected.numpy(), atol=1e-5)
 
 
-def test_a_module_that_no_graph_can_hold_is_refused(
+def test_pickled_dense_layers_are_read_where_that_is_allowed(
     tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", {}, ("LSTM", "2_LSTM"))
-    assert run(["--model", str(checkpoint), "--output", str(tmp_path / "package")]) == 1
-    assert "LSTM" in capsys.readouterr().err
+    checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", {}, ("Dense", "2_Dense"))
+    (checkpoint / "2_Dense").mkdir()
+    (checkpoint / "2_Dense" / "config.json").write_text(json.dumps({"in_features": 36, "out_features": 10}))
+    torch.manual_seed(5)
+    weight, bias = torch.randn(10, 36) / 6, torch.randn(10)
+    torch.save({"linear.weight": weight, "linear.bias": bias}, checkpoint / "2_Dense" / "pytorch_model.bin")
+    arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "package"), "--parity", "off"]
+    arguments += ["--task", "sentence-similarity"]
+    assert run(arguments) == 1
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert run([*arguments, "--allow-pickle"]) == 0
+    assert "2_Dense" not in capsys.readouterr().err  # no note says that its tensors are in no graph
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    ids = np.array([[3, 8, 400]])
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    hidden, embedding = session.run(None, feed)
+    expected = np.tanh(hidden[0].mean(0) @ weight.numpy().T + bias.numpy())
+    np.testing.assert_allclose(embedding[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ([("LSTM", "2_LSTM")], "LSTM"),
+        ([("Normalize", "2_Normalize"), ("Dense", "3_Dense")], "Normalize, Dense"),
+        ([("Pooling", "1_Pooling")], "Pooling, Pooling"),
+        ([("Dense", "tokens")], "token_embeddings"),
+    ],
+)
+def test_modules_that_no_graph_can_hold_are_refused_and_the_remedy_helps(
+    rest: list[tuple[str, str]],
+    said: str,
+    tiny_checkpoint: Checkpoints,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = add_modules(tiny_checkpoint("bert"), tmp_path / "embedder", {}, *rest)
+    sizes: dict[str, Any] = {"in_features": 36, "out_features": 10}
+    for path, more in (("3_Dense", {}), ("tokens", {"module_input_name": "token_embeddings"})):
+        (checkpoint / path).mkdir()
+        (checkpoint / path / "config.json").write_text(json.dumps({**sizes, **more}))
+    arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "package"), "--parity", "off"]
+    assert run(arguments) == 1
+    message = capsys.readouterr().err
+    assert said in message and "without modules.json" in message
     assert not (tmp_path / "package").exists()
+    (checkpoint / "modules.json").unlink()
+    assert run([*arguments, "--task", "sentence-similarity"]) == 0
