@@ -21,6 +21,7 @@ def exporter_patches() -> Iterator[None]:
             stack.enter_context(apply_patches(backend))
         stack.enter_context(one_key_for_all_heads())
         stack.enter_context(sizes_stay_sizes(*_modeling()))
+        stack.enter_context(experts_of_all_tokens())
         yield
 
 
@@ -80,6 +81,43 @@ def one_key_for_all_heads() -> Iterator[None]:
         yield
     finally:
         torch.nn.functional.scaled_dot_product_attention = attention
+
+
+@contextmanager
+def experts_of_all_tokens() -> Iterator[None]:
+    """Switch Transformers asks its experts one by one, for the tokens that chose each; here, all of them for all.
+
+    Which tokens these are is a matter of values. What an expert says of other tokens counts nothing. The router casts
+    its weights in place at each call, to what they are already, which tracing refuses. Undone on leaving.
+    """
+    name = "transformers.models.switch_transformers.modeling_switch_transformers"
+    if name not in sys.modules:
+        yield
+        return
+    experts: Any = sys.modules[name].SwitchTransformersExperts
+    router: Any = sys.modules[name].SwitchTransformersTop1Router
+    call, route = experts.forward, router.forward
+
+    def forward(self: Any, hidden_states: Any, selected_experts: Any, routing_weights: Any) -> Any:
+        """(tokens, width), one-hot (tokens, 1, experts), (tokens, 1) -> (tokens, width)."""
+        weights = selected_experts[:, 0].to(hidden_states.dtype) * routing_weights
+        told = [
+            self[f"expert_{index}"](hidden_states) * weights[:, index, None] for index in range(len(self))
+        ]
+        return sum(told[1:], told[0])
+
+    def routed(self: Any, hidden_states: Any) -> Any:
+        self.classifier.to = lambda dtype: self.classifier
+        try:
+            return route(self, hidden_states)
+        finally:
+            del self.classifier.to
+
+    experts.forward, router.forward = forward, routed
+    try:
+        yield
+    finally:
+        experts.forward, router.forward = call, route
 
 
 def exporter_translations() -> Mapping[Any, Any]:
