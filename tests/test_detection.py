@@ -173,6 +173,16 @@ def test_a_task_it_has_not_is_refused_with_a_near_miss(
     assert "did you mean 'fill-mask'" in capsys.readouterr().err
 
 
+def test_near_misses_are_near_and_each_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--arch", "bert", "--tiny", "--task", "text-generation", "--output", "nowhere"]) == 2
+    message = capsys.readouterr().err
+    assert "did you mean" not in message and "choose --task from feature-extraction" in message
+    assert run(["list", "--arch", "wav2vec"]) == 2
+    suggested = capsys.readouterr().err.partition("did you mean")[2].partition("?")[0]
+    names = [name.replace("-", "_") for name in suggested.split("'")[1::2]]
+    assert "wav2vec2" in names and len(names) == len(set(names))
+
+
 def test_list_shows_what_goes_into_an_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list", "--arch", "whisper"]) == 0
     shown = capsys.readouterr().out
