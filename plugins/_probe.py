@@ -26,6 +26,7 @@ from converter.plugins._layouts import (
     layouts,
     number,
 )
+from converter.plugins._text import padding_unknown
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 60
 # Inputs a model may need besides those it says it needs, likelier ones first.
 OPTIONAL = ("decoder_input_ids", "pixel_values", "input_ids", "bbox", "input_features", "input_values")
+# What transformers says of a batch of texts to a classifier over a decoder without a `pad_token_id`.
+NO_PADDING = "no padding token is defined"
 TRACED = {BATCH: 2, SEQUENCE: 7, TARGET: 5}
 
 
@@ -140,6 +143,8 @@ class Prober:
         # The likeliest way was tried first, so its refusal tells most.
         error = ExportError if self.refusals else UnreadableError
         first = self.refusals[0] if self.refusals else "its inputs have names that say nothing"
+        if NO_PADDING in str(first):
+            raise padding_unknown(type(self.model).__name__)
         raise error(
             f"{type(self.model).__name__}: no way was found to call its forward({', '.join(parameters)}): {first}",
             remedy="a plugin can say how it is called; docs/plugins.md shows how to write one",

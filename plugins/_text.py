@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converter import Axis, Component, DummyInputs, Output, Size
+from converter.errors import UsageError
 from converter.plugins._sentence import TOKENS, sentence_component
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ TASKS: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "question-answering": ("AutoModelForQuestionAnswering", ("start_logits", "end_logits"), True),
     CHOICE: ("AutoModelForMultipleChoice", ("logits",), False),
 }
+
+
+def padding_unknown(name: str) -> UsageError:
+    """Of a classifier that cannot tell where a text ends: it takes no batch of several."""
+    return UsageError(
+        f"{name}: a classifier reads the last token before padding, and config.json names no padding",
+        remedy='put the id that its tokenizer pads with into config.json, as "pad_token_id"',
+    )
 
 
 def token_inputs(size: Size, *, vocabulary: int, pad: int, segments: int = 0) -> DummyInputs:

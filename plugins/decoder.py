@@ -16,7 +16,7 @@ from converter.plugins._causal import Causal, causal_component, causal_scenarios
 from converter.plugins._experts import experts_in_onnx
 from converter.plugins._positions import trained_length, without_memory
 from converter.plugins._sentence import SentenceModel
-from converter.plugins._text import TASKS, decoder_components
+from converter.plugins._text import TASKS, decoder_components, padding_unknown
 
 if TYPE_CHECKING:
     from converter.scenario import Scenario
@@ -195,10 +195,7 @@ def _scenarios(config: Any, task: str) -> Sequence[Scenario]:
 def _check_padding(config: Any, task: str) -> None:
     """Raise UsageError for a classifier that cannot tell where a text ends: it takes no batch of several."""
     if task == ENCODING[1] and getattr(config, "pad_token_id", None) is None:
-        raise UsageError(
-            f"{config.model_type}: a classifier reads the last token before padding, and config.json names no padding",
-            remedy='put the id that its tokenizer pads with into config.json, as "pad_token_id"',
-        )
+        raise padding_unknown(config.model_type)
 
 
 def _components(config: Any, task: str) -> Sequence[Component]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from converter.records import Checkpoint
     from converter.scenario import Scenario
 
+CLASSIFIES = "text-classification"
 # A model of fewer parameters is called as it is; a larger one with parameters that have shapes and no values.
 REAL_PARAMETERS = 20_000_000
 # A small checkpoint has no more of them than this, whatever its config leaves at its usual size.
@@ -72,6 +73,8 @@ class GenericModel(TransformersModel):
             try:
                 config = type(base).from_dict(entries)
                 config.architectures = []
+                if task == CLASSIFIES and getattr(config, "pad_token_id", 0) is None:
+                    config.pad_token_id = 0  # classifiers over decoders look for where a text ends
                 config._name_or_path = getattr(base, "_name_or_path", "")
                 check_size(self, config, task)
                 model: Any = self._build(config, task).eval()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from converter import Size
-from converter.errors import ExportError
+from converter.errors import ExportError, UsageError
 from converter.plugins._causal import probed
 from converter.plugins._layouts import draw
 from converter.plugins._probe import Prober
 from converter.plugins._shrink import WAYS, shrunk, smaller
+from converter.plugins.generic import GenericModel
 
 
 class Patches(nn.Module):
@@ -136,6 +139,22 @@ def test_a_past_is_of_every_token_even_where_a_window_forgets() -> None:
 def test_an_input_that_says_nothing_is_named() -> None:
     with pytest.raises(ExportError, match="graph_edges"):
         Prober(Unheard(), SimpleNamespace()).plan()
+
+
+def test_a_classifier_over_a_decoder_without_padding_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CONFIG_MAPPING["falcon"](**sizes)
+    assert config.pad_token_id is None
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with pytest.raises(UsageError, match="names no padding") as caught:
+        Prober(model, config).plan()
+    assert "pad_token_id" in str(caught.value.remedy)
+    # A small one, as `converter list --arch falcon` makes it, is given one.
+    source = GenericModel(
+        {"text-classification": "AutoModelForSequenceClassification"}, {}, "falcon", depth=2
+    )
+    source.write_tiny(tmp_path, like=config, seed=1, task="text-classification")
+    assert json.loads((tmp_path / "config.json").read_text())["pad_token_id"] == 0
 
 
 def test_a_config_shrinks_in_depth_and_width_and_keeps_its_kind() -> None:
