@@ -11,7 +11,6 @@ from converter import (
     Variant,
     hookimpl,
 )
-from converter.errors import UsageError
 from converter.plugins._causal import Causal, causal_component, causal_scenarios
 from converter.plugins._experts import experts_in_onnx
 from converter.plugins._positions import trained_length, without_memory
