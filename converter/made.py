@@ -23,11 +23,14 @@ class Spent:
 class Made:
     """Graphs, written.
 
+    stand_in    who stood in for the architecture that made them; empty where it is a registered one
     graphs      interface and size of each, by stem
     parity      the verdict, where it needs nothing more
     references  else what the graphs are still to be compared with
     """
 
+    architecture: str
+    stand_in: str
     task: str
     variants: tuple[Variant, ...]
     written: Written

@@ -161,7 +161,7 @@ def _convert(
         parity = made.parity or judge_graphs(
             request, registry, checkpoint, scratch, made.references, made.written.folder, why, ledger
         )
-        report = _report(target, architecture.name, registry, made, parity, peak, ledger)
+        report = _report(target, registry, made, parity, peak, ledger)
         report = _seal(request, registry, checkpoint, made, report, staging.folder)
         if not parity.passed:
             kept = "`converter bisect` finds the module that is wrong"
@@ -175,21 +175,20 @@ def make_unjudged(
 ) -> References:
     """A package in the new folder `folder`, and in `scratch` what proves it, for those who judge by themselves.
 
-    `request.arch` is the checkpoint's architecture. The record says that parity was not checked.
+    The record says that parity was not checked.
     """
     from converter.registry import load_registry
 
     ledger, registry = Ledger(progress), load_registry()
     made, peak = _make(request, checkpoint, scratch, folder / "onnx", "full", "", ledger)
     parity = ParityReport("off", "left to whoever asked")
-    report = _report(folder, request.arch, registry, made, parity, peak, ledger)
+    report = _report(folder, registry, made, parity, peak, ledger)
     _seal(request, registry, checkpoint, made, report, folder)
     return made.references
 
 
 def _report(
     target: Path,
-    architecture: str,
     registry: Registry,
     made: Made,
     parity: ParityReport,
@@ -198,7 +197,7 @@ def _report(
 ) -> Report:
     return Report(
         output=target,
-        architecture=architecture,
+        architecture=made.architecture,
         task=made.task,
         variants=tuple(variant.name for variant in made.variants),
         parity=parity,
@@ -223,6 +222,7 @@ def _seal(
 
     record = package_record(request, checkpoint, report, made.variants, made.graphs)
     record["plugins"] = registry.strangers
+    record |= {"stand_in": made.stand_in} if made.stand_in else {}
     build = PackageBuild(folder, record, checkpoint, registry.card_sections, previous=report.output)
     files, notes = seal_package(build, registry.package_files, known_hashes=made.written.hashes)
     return replace(report, files=files, notes=notes)

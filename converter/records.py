@@ -221,6 +221,7 @@ class Architecture:
     opens         (folder, whether pickles may be read) -> the checkpoint, where its layout is the architecture's own;
                   None for a folder that is another's. It is asked before config.json is looked for.
     stand_in      asked for model types that nobody owns
+    stands_in     the name of the architecture whose `stand_in` gave this one; the registry writes it
     judged_by     metrics that judge every component, besides what a component names itself
     recognizes    whether a checkpoint is this architecture's although another owns its model type, told by its
                   tensors' names, its config and its modules: ColBERT calls itself `bert`
@@ -241,6 +242,7 @@ class Architecture:
     judged_by: tuple[Judgement, ...] = ()
     recognizes: Callable[[Checkpoint], bool] = lambda checkpoint: False
     scenarios: Callable[[Any, str], Sequence[Scenario]] = no_scenarios
+    stands_in: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

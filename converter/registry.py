@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -89,12 +90,13 @@ class Registry:
 
     def stand_in(self, model_type: str, checkpoint: Checkpoint | None) -> Architecture | None:
         """What stands in for a model type, whether or not anybody owns it. Packages name it by its identifier."""
-        for stand_in in (entry.stand_in for entry in self.architectures.values() if entry.stand_in):
-            if found := stand_in.architecture(model_type, checkpoint):
-                return found
+        for name, stand_in in ((entry.name, entry.stand_in) for entry in self.architectures.values()):
+            if stand_in is None:
+                continue
             alike = (kind for kind in stand_in.model_types() if _loose(kind) == _loose(model_type))
-            if found := next(filter(None, (stand_in.architecture(kind, checkpoint) for kind in alike)), None):
-                return found
+            for kind in chain([model_type], alike):
+                if found := stand_in.architecture(kind, checkpoint):
+                    return replace(found, stands_in=name)
         return None
 
     def for_model_type(self, model_type: str) -> Architecture | None:

@@ -49,7 +49,7 @@ def find_source(
     checkpoint = replace(
         opened, source=source, revision=revision, trust_remote_code=request.trust_remote_code
     )
-    return opener or _owner(registry, named, checkpoint), checkpoint
+    return opener or owner(registry, named, checkpoint), checkpoint
 
 
 def _opened(
@@ -68,7 +68,7 @@ def _opened(
     return opened[0] if opened else (None, None)
 
 
-def _owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoint) -> Architecture:
+def owner(registry: Registry, named: Architecture | None, checkpoint: Checkpoint) -> Architecture:
     """The architecture of a checkpoint that is laid out as transformers does it."""
     model_type = checkpoint.config.get("model_type")
     if named is None:

@@ -192,12 +192,11 @@ def _cache_after(model: Any, length: int, mode: Any, cache: Any = None) -> Any:
     import torch
 
     from converter.wrappers.decoder import cache_name
-    from converter.wrappers.positions import memoryless
 
     name = cache_name(model)
     tensors = {key: torch.ones(2, length, dtype=torch.int64) for key in ("input_ids", "attention_mask")}
     given = {} if cache is None else {name: cache}
-    with torch.no_grad(), mode or nullcontext(), memoryless(model):
+    with torch.no_grad(), mode or nullcontext():
         if mode is not None:
             tensors = {key: mode.from_tensor(tensor) for key, tensor in tensors.items()}
         return getattr(model(**tensors, **given, use_cache=True), name)

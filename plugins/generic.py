@@ -163,13 +163,15 @@ _PLANS: dict[tuple[str, bool, str, str], Plan | Causal] = {}
 
 def _probe(source: GenericModel, config: Any, task: str) -> Plan | Causal:
     from converter.tracing.skeleton import weightless
+    from converter.wrappers.positions import memoryless
 
     mode: Any
     with weightless() as mode:
         model = source.skeleton(config, task)
     if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETERS:
         model, mode = source._build(config, task).eval(), None
-    return probed(model, config, mode) if task == WITH_PAST else Prober(model, config, mode).plan()
+    with memoryless(model):
+        return probed(model, config, mode) if task == WITH_PAST else Prober(model, config, mode).plan()
 
 
 def _inputs(plan: Plan, size: Size) -> DummyInputs:
@@ -194,16 +196,15 @@ def _components(source: GenericModel, config: Any, task: str) -> Sequence[Compon
     plan = plan_for(source, config, task)
     if isinstance(plan, Causal):
         return (without_memory(causal_component(plan)),)
-    return (
-        Component(
-            stem="model",
-            wrapper=partial(_wrapper, plan),
-            inputs=partial(_inputs, plan),
-            reference=partial(_reference, plan),
-            axes=plan.axes,
-            outputs=plan.outputs,
-        ),
+    component = Component(
+        stem="model",
+        wrapper=partial(_wrapper, plan),
+        inputs=partial(_inputs, plan),
+        reference=partial(_reference, plan),
+        axes=plan.axes,
+        outputs=plan.outputs,
     )
+    return (without_memory(component),)
 
 
 def _scenarios(source: GenericModel, config: Any, task: str) -> Sequence[Scenario]:

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from converter import convert
+from converter.bench.original import open_declared
 from converter.cli.main import run
 from converter.errors import UsageError
 from converter.packages.declared import architecture_of
@@ -22,6 +24,7 @@ from converter.records import Checkpoint
 from converter.registry import load_registry
 from converter.seeding import seed_weights
 from converter.selection import settle_task
+from converter.testing.plan import Asked, make_plan
 
 GENERATES, CLASSIFIES = "text2text-generation-with-past", "text-classification"
 FEATURES = "feature-extraction"
@@ -118,6 +121,31 @@ def test_a_checkpoint_of_sentence_transformers_stays_with_its_type_whatever_its_
 def test_a_task_that_neither_has_is_the_types_own_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'llama' has no task 'fill-mask'"):
         settled(tmp_path, "llama", "LlamaForTokenClassification", "fill-mask")
+
+
+def test_a_package_that_the_stand_in_was_asked_for_is_verified_against_it(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """BERT has a plugin with that task, whose graph has no pooler."""
+    folder, package = tiny_checkpoint("bert", task=FEATURES), tmp_path / "package"
+    report = convert(arch="generic", model=folder, output=package, task=FEATURES, parity="full")
+    assert (report.architecture, report.variants) == ("bert", ("model",))
+    assert run(["verify", str(package), "--model", str(folder)]) == 0
+    record = json.loads((package / "converter.json").read_text())
+    again = architecture_of(record, package)
+    assert again is not None and again.summary == STAND_IN
+    declared, _ = open_declared(record, str(folder))
+    assert {output.name for output in declared.components()["model"].outputs} == {
+        "last_hidden_state",
+        "pooler_output",
+    }
+
+
+def test_cases_of_the_stand_in_are_its_own(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = str(tiny_checkpoint("bert", task=FEATURES))
+    plan = make_plan(Asked("generic", folder, FEATURES, ("fp32",)), tmp_path)
+    assert plan.request.arch == "generic"
+    assert make_plan(Asked("bert", folder, FEATURES, ("fp32",)), tmp_path).request.arch == "bert"
 
 
 def test_a_package_of_such_a_head_finds_the_stand_in_again(tmp_path: Path) -> None:

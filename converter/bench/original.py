@@ -24,6 +24,7 @@ def open_declared(record: Mapping[str, Any], model: str) -> tuple[Declared, Chec
     Raises PackageError for a package that does not say which architecture it was made by.
     """
     from converter.packages.declared import Declared
+    from converter.packages.record import maker_of
     from converter.registry import load_registry
     from converter.request import ConversionRequest
     from converter.scratch import scratch_folder
@@ -35,7 +36,7 @@ def open_declared(record: Mapping[str, Any], model: str) -> tuple[Declared, Chec
             remedy="leave out --model to compare the precisions with each other",
         )
     registry, trusted = load_registry(), bool(record.get("settings", {}).get("trust_remote_code"))
-    request = ConversionRequest(model=model, arch=str(record["architecture"]), trust_remote_code=trusted)
+    request = ConversionRequest(model=model, arch=maker_of(record), trust_remote_code=trusted)
     with scratch_folder() as scratch:
         architecture, checkpoint = find_source(request, registry, scratch)
     architecture, task = settle_task(record.get("task"), architecture, checkpoint, registry)

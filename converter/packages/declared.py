@@ -37,7 +37,7 @@ def architecture_of(record: Mapping[str, Any], folder: Path) -> Architecture | N
     from converter.registry import load_registry
 
     name, registry = str(record.get("architecture") or ""), load_registry()
-    known = registry.known(name)
+    known = None if record.get("stand_in") else registry.known(name)
     if not name or (known is not None and record.get("task") in (None, *known.tasks)):
         return known
     # Heads that a type's own architecture has no task for are the stand-in's, which goes by the class that the package

@@ -161,6 +161,9 @@ def recorded_request(record: Mapping[str, Any]) -> ConversionRequest:
             f"converter.json has settings that this version does not know: {', '.join(unknown)}",
             remedy="use the version that made the package (`versions` in converter.json), or convert again",
         )
-    return ConversionRequest(
-        **{**settings, "arch": record["architecture"], "task": record["task"], "tiny": False}
-    )
+    return ConversionRequest(**{**settings, "arch": maker_of(record), "task": record["task"], "tiny": False})
+
+
+def maker_of(record: Mapping[str, Any]) -> str:
+    """What `--arch` names whoever made a package: who stood in is not the owner of the checkpoint's model type."""
+    return str(record.get("stand_in") or record.get("architecture") or "")

@@ -173,7 +173,8 @@ class Job:
     def _made(self, planned: Planned, written: Written) -> Made:
         notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used | planned.buffers))
         subject, described = self.subject, describe_graphs(planned.built.graphs)
-        return Made(subject.task, subject.variants, written, described, notes)
+        maker = subject.architecture
+        return Made(maker.name, maker.stands_in, subject.task, subject.variants, written, described, notes)
 
     def _prove_sibling(self) -> ParityReport:
         """A small sibling, same config but for its sizes, random weights, through every stage and full parity."""

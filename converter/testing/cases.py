@@ -174,12 +174,15 @@ def trace_in_halves(
     from converter.added import trace_halves
     from converter.pipeline import Ledger, settle
     from converter.registry import load_registry
+    from converter.selection import owner
 
     registry = load_registry()
+    named = registry.known(request.arch)
+    owned = named if named is not None and named.stand_in is None else owner(registry, named, checkpoint)
     settled = partial(
         settle,
         registry=registry,
-        architecture=registry.find(request.arch, checkpoint),
+        architecture=owned,
         checkpoint=checkpoint,
     )
     wanted = replace(request, precisions=("fp16",))

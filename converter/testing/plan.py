@@ -80,10 +80,13 @@ def make_plan(asked: Asked, folder: Path, progress: Progress = SILENT) -> Plan:
     )
     subject = choose_subject(request, registry, folder, Ledger(progress))
     model = asked.model or str(subject.checkpoint.root)
+    maker = subject.architecture
+    # Its own name finds another where it stood in for the owner of a model type.
+    named = maker.name if registry.known(maker.name) in (None, maker) else maker.stands_in
     runs = [(stem, size) for component in subject.components() for stem, size in _runs(component)]
     return Plan(
         asked,
-        replace(request, arch=subject.architecture.name, model=model, task=subject.task, tiny=False),
+        replace(request, arch=named, model=model, task=subject.task, tiny=False),
         subject.checkpoint,
         tuple(_cases(subject, asked.precisions, runs)),
         tuple(runs),
