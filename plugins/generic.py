@@ -51,6 +51,9 @@ PLACEHOLDERS = (
     "video_token_id",
 )
 
+# What these types do row by row in Python, by values of their inputs: a trace follows it for the traced rows alone.
+BY_VALUES = {"udop": "keeps of each image the patches in which no text stands"}
+
 
 @dataclass(frozen=True)
 class GenericModel(TransformersModel):
@@ -139,13 +142,18 @@ def check_size(source: GenericModel, config: Any, task: str) -> None:
 
 
 def check_signature(config: Any) -> None:
-    """Raise ExportError for models whose inputs depend on each other in ways no signature tells."""
+    """Raise ExportError for models whose inputs depend on each other in ways no signature or no trace tells."""
     entry = next((name for name in PLACEHOLDERS if getattr(config, name, None) is not None), None)
     if entry is not None:
         raise ExportError(
             f"{config.model_type} puts features in place of tokens (its config has {entry}), in ways its forward does"
             " not tell",
             remedy="it needs a plugin of its own; docs/plugins.md shows how to write one",
+        )
+    if config.model_type in BY_VALUES:
+        raise ExportError(
+            f"{config.model_type} {BY_VALUES[config.model_type]}, row by row, which a graph traced as it is cannot",
+            remedy="it needs a plugin whose wrapper restates this; docs/plugins.md shows how to write one",
         )
 
 

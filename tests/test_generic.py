@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import UdopConfig, UdopEncoderModel
 
 from converter import convert
 from converter.cli.main import run
@@ -150,6 +151,18 @@ def test_a_class_of_transformers_without_a_plugin_is_converted(tmp_path: Path) -
     assert report.parity.proven and {row.output for row in rows} == {"logits"}
     lengths = {row.size.partition("sequence_length=")[2].partition(",")[0] for row in rows}
     assert "1" in lengths and len(lengths) >= 3
+
+
+def test_a_model_that_sorts_its_inputs_by_their_values_is_refused_before_tracing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"vocab_size": 601, "d_model": 32, "d_kv": 8, "d_ff": 52, "num_layers": 2, "num_heads": 4}
+    model: Any = UdopEncoderModel(UdopConfig(**sizes, image_size=16, patch_size=4))
+    model.save_pretrained(tmp_path / "udop")
+    assert run(["--model", str(tmp_path / "udop"), "--output", str(tmp_path / "package")]) == 1
+    message = capsys.readouterr().err
+    assert "patches in which no text stands" in message and "docs/plugins.md" in message
+    assert not (tmp_path / "package").exists()
 
 
 def test_a_type_nobody_knows_is_refused_with_near_misses(capsys: pytest.CaptureFixture[str]) -> None:
