@@ -63,7 +63,7 @@ def text_inputs(config: Any, masked: tuple[str, ...], size: Size) -> DummyInputs
     inputs = token_inputs(
         size,
         vocabulary=config.vocab_size,
-        pad=config.pad_token_id or 0,
+        pad=getattr(config, "pad_token_id", None) or 0,
         segments=getattr(config, "type_vocab_size", 0) or 0,
     )
     valid = inputs.tensors["attention_mask"].bool()
@@ -84,7 +84,8 @@ def longest_text(config: Any) -> int:
 
     T5's positions are relative and have no end.
     """
-    pad, room = config.pad_token_id or 0, int(getattr(config, "max_position_embeddings", 64))
+    pad = getattr(config, "pad_token_id", None) or 0
+    room = int(getattr(config, "max_position_embeddings", 64))
     return min(48, room - 2 - (pad if pad < room // 2 else 0))
 
 

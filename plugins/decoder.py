@@ -177,7 +177,8 @@ def _causal(config: Any, task: str) -> Causal:
     trained = trained_length(config)
     return Causal(
         vocabulary=config.vocab_size,
-        longest=24 if trained else min(24, config.max_position_embeddings // 2),
+        # BLOOM's positions have no end, and its config names none.
+        longest=24 if trained else min(24, getattr(config, "max_position_embeddings", 48) // 2),
         positions=config.model_type not in WITHOUT_POSITIONS,
         layers=(cache_shape(config),) * config.num_hidden_layers if task == GENERATING[0] else None,
         anew=getattr(config, "original_max_position_embeddings", None)

@@ -7,6 +7,7 @@ when any of them differ; with past key values, greedy generation as well. `make 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 from converter import TransformersModel, convert
 from converter.checkpoint import open_for
+from converter.errors import ConverterError
 from converter.registry import load_registry
 from converter.request import Optimization
 from converter.seeding import seed_weights
@@ -211,6 +213,34 @@ def test_a_wide_image_and_a_teachers_head_are_those_of_the_class_that_config_jso
     session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
     (logits,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
     assert np.abs(logits - expected.numpy()).max() < 1e-5
+
+
+def test_no_architecture_misses_an_entry_that_its_classes_own_config_has_not() -> None:
+    """Tiny configs have entries of the whole family, which a published config.json of one type need not have."""
+    from transformers import CONFIG_MAPPING
+
+    for architecture in load_registry().architectures.values():
+        if architecture.stand_in is not None:
+            continue
+        for model_type in set(architecture.model_types) & set(CONFIG_MAPPING):
+            for task in architecture.tasks:
+                # What is refused is refused with a reason; anything else is a bug.
+                with contextlib.suppress(ConverterError):
+                    assert architecture.components(CONFIG_MAPPING[model_type](), task), model_type
+
+
+@pytest.mark.parametrize(("kind", "task"), [("Bloom", "text-generation"), ("CodeGen", "feature-extraction")])
+def test_a_config_as_published_is_enough(kind: str, task: str, tmp_path: Path) -> None:
+    """BLOOM's names no longest text, CodeGen's no padding."""
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "rotary_dim": 4}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=601, **sizes)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    seed_weights(model, 3)
+    model.save_pretrained(tmp_path / "checkpoint")
+    report = convert(model=tmp_path / "checkpoint", output=tmp_path / "package", task=task, parity="full")
+    assert report.parity.passed
 
 
 def test_every_chosen_case_exists() -> None:
