@@ -22,6 +22,7 @@ def exporter_patches() -> Iterator[None]:
         stack.enter_context(one_key_for_all_heads())
         stack.enter_context(sizes_stay_sizes(*_modeling()))
         stack.enter_context(experts_of_all_tokens())
+        stack.enter_context(one_row_of_positions())
         yield
 
 
@@ -118,6 +119,30 @@ def experts_of_all_tokens() -> Iterator[None]:
         yield
     finally:
         experts.forward, router.forward = call, route
+
+
+@contextmanager
+def one_row_of_positions() -> Iterator[None]:
+    """MPT cuts its table of positions, of one row, at row max(0, 1 - tokens), which is 0 whatever their number.
+
+    torch keeps the maximum as it stands, and then finds no number of tokens that one row goes with. Undone on leaving.
+    """
+    import torch
+
+    modeling = sys.modules.get("transformers.models.mpt.modeling_mpt")
+    if modeling is None:
+        yield
+        return
+
+    def largest(zero: Any, left: Any) -> Any:
+        one_row = isinstance(left, torch.SymInt) and left.node.expr.as_coeff_Add()[0] == 1
+        return zero if one_row else max(zero, left)
+
+    vars(modeling)["max"] = largest
+    try:
+        yield
+    finally:
+        del vars(modeling)["max"]
 
 
 def exporter_translations() -> Mapping[Any, Any]:

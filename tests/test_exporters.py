@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from torch import nn
-from transformers import SwitchTransformersConfig, SwitchTransformersEncoderModel
+from transformers import MptConfig, MptForCausalLM, SwitchTransformersConfig, SwitchTransformersEncoderModel
 
 from converter.cli.main import run
 from converter.plugins._exporters import erfinv_in_onnx, sizes_stay_sizes
@@ -66,3 +68,14 @@ def test_experts_that_are_asked_one_by_one_leave_out_what_is_above_their_capacit
     (found,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     assert (expected - roomy).abs().max() > 0.1
+
+
+@pytest.mark.coverage
+def test_a_decoder_whose_table_of_positions_has_one_row_generates(tmp_path: Path) -> None:
+    """MPT's was cut at a row that torch could not tell."""
+    model = MptForCausalLM(MptConfig(vocab_size=601, d_model=84, n_heads=6, n_layers=3, max_seq_len=90))
+    seed_weights(model, 3)
+    model.save_pretrained(tmp_path / "mpt")
+    arguments = ["--model", tmp_path / "mpt", "--output", tmp_path / "package", "--parity", "full"]
+    assert run([*map(str, arguments)]) == 0
+    assert json.loads((tmp_path / "package" / "converter.json").read_text())["task"].endswith("with-past")
