@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from converter.errors import PackageError
 from converter.runtime.encoder import OUTPUTS
 from converter.runtime.session import Array, OneByOne
+from converter.sentence_modules import encoder_folder, read_modules
 
 TEXT_OUTPUTS = (*OUTPUTS, "logits")
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -22,7 +24,9 @@ def load_original(model: str, auto_class: str, threads: int) -> Any:
     import transformers
 
     torch.set_num_threads(threads)
-    return getattr(transformers, auto_class).from_pretrained(model, dtype=torch.float32).eval()
+    folder = Path(model)
+    inner = encoder_folder(folder, read_modules(folder))  # of a sentence-transformers checkpoint
+    return getattr(transformers, auto_class).from_pretrained(inner, dtype=torch.float32).eval()
 
 
 class TorchGraph(OneByOne):

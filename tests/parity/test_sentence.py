@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
 from converter import convert
+from converter.bench.graphs import load_original
 from converter.cli.main import run
 
 Checkpoints = Callable[..., Path]
@@ -101,6 +102,17 @@ def test_dense_layers_come_from_their_own_files(
     pooled = np.concatenate([hidden[0, 0], hidden[0, :3].mean(0)])
     expected = np.tanh(pooled @ weight.numpy().T + bias.numpy())
     np.testing.assert_allclose(embedding[0], expected, atol=1e-5)
+
+
+def test_a_benchmark_finds_the_transformer_in_its_own_folder(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    checkpoint = add_modules(
+        tiny_checkpoint("bert"), tmp_path / "embedder", {"pooling_mode_mean_tokens": True}
+    )
+    nest(checkpoint, "0_Transformer")
+    original = load_original(str(checkpoint), "AutoModel", torch.get_num_threads())
+    assert type(original).__name__ == "BertModel"
 
 
 def test_the_encoder_of_an_encoder_decoder_embeds(tiny_checkpoint: Checkpoints, tmp_path: Path) -> None:
