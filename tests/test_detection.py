@@ -90,6 +90,7 @@ def test_what_is_ambiguous_comes_with_the_choices(
 def test_names_of_other_tools_are_understood() -> None:
     assert own_name("sequence-classification", list(ENCODER)) == "text-classification"
     assert own_name("masked-lm", list(ENCODER)) == "fill-mask"
+    assert own_name("translation", ["text2text-generation-with-past"]) == "text2text-generation-with-past"
     assert (
         own_name("causal-lm", list(ENCODER)) == "causal-lm"
     )  # it has none, and the error names what was asked
