@@ -96,14 +96,12 @@ def test_a_part_that_is_not_there_is_refused_before_tracing(
     assert all(word in message for word in words) and "trace " not in message
 
 
-def test_a_tower_with_its_projection_is_not_taken_for_one_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tower_keeps_its_projection_though_a_plugin_owns_those_without(tmp_path: Path) -> None:
     config = transformers.CLIPVisionConfig(**CLIP, intermediate_size=52, image_size=24, patch_size=4)
     transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "tower")
-    assert run(["--model", str(tmp_path / "tower"), "--output", str(tmp_path / "package")]) == 2
-    message = capsys.readouterr().err
-    assert "CLIPVisionModelWithProjection" in message and "--task image-feature-extraction" in message
+    convert(model=tmp_path / "tower", output=tmp_path / "package", parity="off")
+    session = onnxruntime.InferenceSession(str(tmp_path / "package" / "onnx" / "model.onnx"))
+    assert "image_embeds" in {value.name for value in session.get_outputs()}
 
 
 def test_a_class_that_no_auto_class_leads_to_is_called_as_it_is(tmp_path: Path) -> None:
