@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints.pickles import index_pickles, pickle_files, pickle_to_safetensors
+from converter.checkpoints.quantized import check_unquantized
 from converter.checkpoints.tensor_file import read_block, read_header
 from converter.errors import CheckpointError, ConfigError, ConverterError, PluginError
 from converter.json_files import DOWNLOAD_AGAIN, read_object, read_weight_map
@@ -66,7 +67,7 @@ def open_checkpoint(
 
     `source` is what the user called it, for messages and records; the folder's name if left out. Weights are
     one `model.safetensors` or the shards of its index. With `allow_pickle` a `pytorch_model.bin` will do: it
-    is read with `weights_only=True`. Raises CheckpointError for whatever is missing, damaged or unsafe.
+    is read with `weights_only=True`. Raises CheckpointError for whatever is missing, damaged, unsafe or quantized.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -77,9 +78,11 @@ def open_checkpoint(
     inner = encoder_folder(folder, modules)
     config = _read_config(inner)
     tensors = read_tensors(inner, allow_pickle=allow_pickle)
+    source = source or folder.resolve().name
+    check_unquantized(config, tensors, source)
     return Checkpoint(
         folder=inner,
-        source=source or folder.resolve().name,
+        source=source,
         revision=revision,
         config=config,
         tensors=tensors | module_tensors(folder, modules, allow_pickle=allow_pickle),

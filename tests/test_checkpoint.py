@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -70,6 +71,32 @@ def test_every_dtype_is_read_bit_for_bit(tmp_path: Path, dtype: type) -> None:
     info = open_checkpoint(checkpoint(tmp_path, x=expected, scalar=expected[1:2].reshape(()))).tensors
     assert read_block(info["x"], 0, 5).tobytes() == expected.tobytes()
     assert read_block(info["scalar"], 0, 1).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "tensor", "method"),
+    [
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "experts.gate_up_proj_blocks", "mxfp4"),
+        ({"quantization_config": {"quant_method": "fp8", "fmt": "e4m3"}}, "q_proj.weight_scale_inv", "fp8"),
+        ({"quantization_config": {"load_in_4bit": True}}, "q_proj.weight.absmax", "quantization_config"),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "q_proj.weight", "awq"),
+        ({"compression_config": {"format": "int-quantized"}}, "q_proj.weight_scale", "compression_config"),
+        ({}, "model.layers.0.mlp.down_proj.qweight", "GPTQ or AWQ"),
+    ],
+)
+def test_weights_that_a_library_quantized_are_refused(
+    config: dict[str, Any], tensor: str, method: str, tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path / "small", **{tensor: WEIGHTS["a"]})
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
+    with pytest.raises(CheckpointError, match=f"small is quantized already \\({method}\\)") as caught:
+        open_checkpoint(folder)
+    assert "checkpoint it was made from" in str(caught.value.remedy)
+
+
+def test_an_empty_entry_of_quantization_says_nothing(tmp_path: Path) -> None:
+    (checkpoint(tmp_path) / "config.json").write_text('{"model_type": "bert", "quantization_config": null}')
+    assert open_checkpoint(tmp_path).tensors.keys() == WEIGHTS.keys()
 
 
 def test_a_hub_caches_links_are_followed(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def test_of_tasks_that_share_a_class_the_usual_one_is_taken(tmp_path: Path) -> N
     assert detect_task(checkpoint(tmp_path, "LlamaForCausalLM"), DECODER) == "text-generation-with-past"
 
 
+def test_a_class_is_known_in_the_capitals_of_its_first_release(tmp_path: Path) -> None:
+    assert detect_task(checkpoint(tmp_path, "LLaMAForCausalLM"), DECODER) == "text-generation-with-past"
+
+
 def test_a_checkpoint_of_sentence_transformers_embeds_whatever_its_head(tmp_path: Path) -> None:
     embedder = checkpoint(tmp_path, "LlamaForCausalLM", modules=[])
     assert detect_task(embedder, DECODER) == "feature-extraction"

@@ -52,10 +52,12 @@ def detect_task(
     if "feature-extraction" in tasks and (checkpoint.root / "modules.json").is_file():
         return "feature-extraction"
     named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    # Classes change their capitals: early checkpoints name LLaMAForCausalLM.
+    spelt = {name.casefold() for name in named}
     # Tasks that share a class are variations on one; the first is the usual one.
     matching: dict[str, str] = {}
     for task, name in classes.items():
-        if name is not None and name in named:
+        if name is not None and name.casefold() in spelt:
             matching.setdefault(name, task)
     if len(matching) == 1:
         return next(iter(matching.values()))
