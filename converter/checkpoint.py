@@ -13,7 +13,7 @@ from converter.checkpoints.tensor_file import read_block, read_header
 from converter.errors import CheckpointError, ConfigError, ConverterError, PluginError
 from converter.json_files import DOWNLOAD_AGAIN, read_object, read_weight_map
 from converter.records import Architecture, Checkpoint, TensorInfo
-from converter.sentence_modules import encoder_folder, module_tensors, read_modules
+from converter.sentence_modules import check_transformer, encoder_folder, module_tensors, read_modules
 
 __all__ = [
     "open_as",
@@ -76,6 +76,7 @@ def open_checkpoint(
         )
     modules = read_modules(folder)
     inner = encoder_folder(folder, modules)
+    check_transformer(folder, inner, modules)
     config = _read_config(inner)
     tensors = read_tensors(inner, allow_pickle=allow_pickle)
     source = source or folder.resolve().name
@@ -126,6 +127,9 @@ def _advice(folder: Path) -> str:
     """What the folder seems to be instead of a whole checkpoint."""
     if (folder / "adapter_config.json").is_file():
         return "it is an adapter: name it with --model, or merge it into its base model first, and open that"
+    variants = sorted(path.name for path in folder.glob("model.*.safetensors"))
+    if len(variants) == 1:  # transformers loads it when told `variant="fp16"`
+        return f"it has a variant alone: rename or link {variants[0]} to {SINGLE} to convert that"
     others = [
         name for name in ("tf_model.h5", "flax_model.msgpack", "model.onnx") if (folder / name).is_file()
     ]

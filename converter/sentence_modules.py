@@ -59,6 +59,19 @@ def encoder_folder(folder: Path, modules: Sequence[SentenceModule]) -> Path:
     return folder / next(nested, "")
 
 
+def check_transformer(folder: Path, inner: Path, modules: Sequence[SentenceModule]) -> None:
+    """Raise CheckpointError where modules.json lists modules, but none that is a transformer with a config.json."""
+    if not modules or (inner / "config.json").is_file():
+        return
+    within = [module.path for module in modules if "model_type" in module.config]
+    raise CheckpointError(
+        f"{folder}/{LIST} lists {', '.join(module.kind for module in modules)}, and no Transformer with a config.json",
+        remedy=f"name the model inside: --model {folder / within[0]}"
+        if within
+        else "only transformers become graphs; where one is listed, its folder is not here: download it again",
+    )
+
+
 def lift_encoder(package: Path, path: str) -> None:
     """Say in a package's modules.json that the module from the folder `path` lies at the top."""
     entries = read_list(package / LIST)

@@ -20,6 +20,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.checkpoints.own_code import code_files
 from converter.errors import ExportError, UsageError
 from converter.plugins._auto_classes import TASKS, WITH_PAST, known_classes, named_class
 from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
@@ -231,9 +232,9 @@ def architecture_for(model_type: str, checkpoint: Checkpoint | None) -> Architec
         return _architecture(model_type, classes, own_code=True) if classes else None
     classes = named_class(model_type, entries) or known_classes(model_type)
     if not classes and code and checkpoint is not None:
-        files = sorted({str(place).partition(".")[0].rpartition("--")[2] + ".py" for place in code.values()})
+        files = ", ".join(code_files(entries))
         raise UsageError(
-            f"{checkpoint.source} brings its own code ({', '.join(files)}), which converting it would run",
+            f"{checkpoint.source} brings its own code ({files}), which converting it would run",
             remedy="read it, then add --trust-remote-code",
             topic="remote-code",
         )

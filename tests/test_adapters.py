@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,24 @@ def test_a_missing_base_model_is_asked_for(
     _, checkpoint = opened(adapter, base_model=str(base))
     assert checkpoint.adapter is not None
     assert checkpoint.adapter.base == base.name
+
+
+def test_a_quantized_base_model_is_named_and_another_may_be_given(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "packed-4bit"
+    shutil.copytree(base, packed)
+    entries = json.loads((packed / "config.json").read_text())
+    entries["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (packed / "config.json").write_text(json.dumps(entries))
+    adapter = write_adapter(
+        base, tmp_path / "adapter", lambda name: "mlp" in name, base_model_name_or_path=str(packed)
+    )
+    assert run(["--model", str(adapter), "--output", str(tmp_path / "package")]) == 1
+    said = capsys.readouterr().err
+    assert "packed-4bit is quantized already (bitsandbytes)" in said and "--base-model" in said
+    _, checkpoint = opened(adapter, base_model=str(base))
+    assert checkpoint.source == "adapter"
 
 
 def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> None:

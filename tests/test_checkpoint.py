@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,34 @@ def test_weights_that_a_library_quantized_are_refused(
     with pytest.raises(CheckpointError, match=f"small is quantized already \\({method}\\)") as caught:
         open_checkpoint(folder)
     assert "checkpoint it was made from" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "config", "remedy"),
+    [
+        ("CLIPModel", "0_CLIPModel", {"model_type": "clip"}, "--model .*0_CLIPModel"),
+        ("StaticEmbedding", "0_StaticEmbedding", None, "only transformers become graphs"),
+    ],
+)
+def test_modules_without_a_transformer_are_named(
+    kind: str, path: str, config: dict[str, str] | None, remedy: str, tmp_path: Path
+) -> None:
+    listed = [{"type": f"sentence_transformers.models.{kind}", "path": path}]
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    (tmp_path / path).mkdir()
+    if config is not None:
+        (tmp_path / path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"modules.json lists {kind}") as caught:
+        open_checkpoint(tmp_path)
+    assert re.search(remedy, str(caught.value.remedy))
+
+
+def test_a_variant_alone_is_told_how_to_be_converted(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    with pytest.raises(CheckpointError, match="holds no weights") as caught:
+        open_checkpoint(folder)
+    assert "rename or link model.fp16.safetensors to model.safetensors" in str(caught.value.remedy)
 
 
 def test_an_empty_entry_of_quantization_says_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -49,6 +50,23 @@ def test_a_missing_tensor_is_named_and_nothing_is_written(
     assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
     assert name in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_code_that_was_not_run_is_named_where_the_weights_are_its_own(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jina's BERT calls itself `bert` and has no table of positions."""
+    name = "embeddings.position_embeddings.weight"
+    checkpoint = broken(tiny_checkpoint("bert"), tmp_path / "checkpoint", lambda weights: weights.pop(name))
+    entries = json.loads((checkpoint / "config.json").read_text())
+    entries["auto_map"] = {
+        "AutoModel": "maker/code--modeling_alibi.AlibiModel",
+        "AutoTokenizer": ["a.B", None],
+    }
+    (checkpoint / "config.json").write_text(json.dumps(entries))
+    assert convert_cli("--model", checkpoint, "--output", tmp_path / "package") == 1
+    said = capsys.readouterr().err
+    assert name in said and "code of its own (modeling_alibi.py)" in said and "--trust-remote-code" in said
 
 
 def test_a_tensor_of_the_wrong_shape_is_named(

@@ -70,6 +70,11 @@ def test_a_tokenizer_with_a_chat_template_generates(tmp_path: Path) -> None:
     assert detect_task(chat, DECODER) == "text-generation-with-past"
 
 
+def test_a_chat_template_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert detect_task(checkpoint(tmp_path), DECODER) == "text-generation-with-past"
+
+
 def test_where_all_tasks_share_one_class_nothing_is_open(tmp_path: Path) -> None:
     assert detect_task(checkpoint(tmp_path, "Older"), {"a": "Newer", "a-with-past": "Newer"}) == "a"
 

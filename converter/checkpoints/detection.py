@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from converter.errors import AmbiguousError, UsageError
 from converter.json_files import object_or_empty
@@ -70,9 +71,8 @@ def detect_task(
                 topic="task",
             )
         return tasks[0]
-    tokenizer = checkpoint.folder / "tokenizer_config.json"
     generating = [task for task in tasks if task.startswith("text-generation")]
-    if not named and generating and "chat_template" in object_or_empty(tokenizer):
+    if not named and generating and _chats(checkpoint.folder):
         return generating[0]
     says = f"names {', '.join(named)}" if named else "names no class"
     raise AmbiguousError(
@@ -80,3 +80,9 @@ def detect_task(
         option="task",
         choices=[task for task, name in classes.items() if not matching or name in matching],
     )
+
+
+def _chats(folder: Path) -> bool:
+    """Whether there is a chat template: among the tokenizer's entries, or since 2025 in a file of its own."""
+    entries = object_or_empty(folder / "tokenizer_config.json")
+    return "chat_template" in entries or (folder / "chat_template.jinja").is_file()

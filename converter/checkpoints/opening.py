@@ -32,8 +32,9 @@ def open_source(request: ConversionRequest, folder: Path, source: str) -> Checkp
         raise CheckpointError(
             f"{base}, the base model of {source}, is an adapter itself", remedy="merge that one first"
         )
-    checkpoint = open_checkpoint(base_folder, source=source, allow_pickle=request.allow_pickle)
-    return replace(checkpoint, adapter=replace(adapter, base=base, base_revision=revision))
+    # What is wrong in the base model's folder is told of the base model.
+    checkpoint = open_checkpoint(base_folder, source=base, allow_pickle=request.allow_pickle)
+    return replace(checkpoint, source=source, adapter=replace(adapter, base=base, base_revision=revision))
 
 
 def _resolve_base(request: ConversionRequest, folder: Path, source: str) -> tuple[Path, str, str | None]:

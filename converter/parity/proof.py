@@ -15,6 +15,8 @@ from converter.additions import Metric
 from converter.apart import Apart
 from converter.checkpoint import open_for
 from converter.checkpoints.lora import require_applied
+from converter.checkpoints.own_code import blame_own_code
+from converter.errors import WeightError
 from converter.made import Made
 from converter.packages.record import describe_graphs
 from converter.parity.drawing import FEW
@@ -162,13 +164,16 @@ class Job:
         return Planned(built, mapping, buffers)
 
     def _bind(self, planned: Planned, folder: Path) -> Pending:
-        return bind_graphs(
-            planned.built.graphs,
-            planned.mapping,
-            folder,
-            external_data=self.request.external_data,
-            apart=all(len(variant.stems) > 1 for variant in self.subject.variants),
-        )
+        try:
+            return bind_graphs(
+                planned.built.graphs,
+                planned.mapping,
+                folder,
+                external_data=self.request.external_data,
+                apart=all(len(variant.stems) > 1 for variant in self.subject.variants),
+            )
+        except WeightError as error:
+            raise blame_own_code(error, self.subject.checkpoint) from error
 
     def _made(self, planned: Planned, written: Written) -> Made:
         notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used | planned.buffers))
