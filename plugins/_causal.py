@@ -23,6 +23,7 @@ NEW = {0: "batch_size", 1: "sequence_length"}
 TOTAL = {0: "batch_size", 1: "total_sequence_length"}
 PAST = {0: "batch_size", 2: "past_sequence_length"}
 PRESENT = {0: "batch_size", 2: "total_sequence_length"}
+PASTLESS = "--task text-generation writes a graph without past"
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,13 @@ def probed(model: Any, config: Any, mode: Any) -> Causal:
             shapes = _shapes(_cache_after(model, length, mode, DynamicCache()))
     except Exception as error:  # whatever a model raises, or a cache of its own has not
         raise ExportError(
-            f"{config.model_type} has no past of keys and values: {type(error).__name__}: {error}"
+            f"{config.model_type} has no past of keys and values: {type(error).__name__}: {error}",
+            remedy=PASTLESS,
         ) from error
     if not shapes or any(len(shape) != 4 or shape[2] != length for shape in shapes):
         raise ExportError(
             f"the past of {config.model_type} is not keys and values of every token: {shapes[:4]}",
-            remedy="--task text-generation writes a graph without past",
+            remedy=PASTLESS,
         )
     positions = getattr(text, "max_position_embeddings", None) or 64
     return Causal(

@@ -64,7 +64,9 @@ def _row(config: Any, text: int, image: int, count: int, generator: torch.Genera
     import torch
 
     entries = config.to_dict().items()
-    special = {value for name, value in entries if name.endswith(("_token_id", "_token_index"))}
+    named = [value for name, value in entries if name.endswith(("_token_id", "_token_index"))]
+    # A text may end in any of several tokens: Gemma 3's config.json lists two.
+    special = {token for value in named for token in (value if isinstance(value, list) else [value])}
     free = [token for token in range(3, config.get_text_config().vocab_size) if token not in special]
     words = [free[place] for place in torch.randint(len(free), (text,), generator=generator)]
     return [*words[:2], *[image] * count, *words[2:]]

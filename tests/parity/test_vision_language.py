@@ -96,6 +96,15 @@ def test_the_benchmark_times_the_three_graphs_as_one_model(
         assert entry.agreement == 1, "the same model chooses the same tokens"
 
 
+def test_prompts_hold_none_of_several_tokens_that_end_a_text(tiny_checkpoint: Checkpoints) -> None:
+    """As published: Gemma 3's config.json has a list where others have a number."""
+    architecture, checkpoint = load_registry().find("gemma3"), open_checkpoint(tiny_checkpoint("gemma3"))
+    config = architecture.source.config(checkpoint)
+    config.eos_token_id = ends = list(range(3, 300))
+    (scenario,) = architecture.scenarios(config, TASK)
+    assert not np.isin(np.asarray(scenario.prompt(3)["input_ids"]), ends).any()
+
+
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
 def test_grids_of_tiles_are_packed_as_the_original_packs_them(
     name: str, tiny_checkpoint: Checkpoints
