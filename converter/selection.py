@@ -120,6 +120,12 @@ def _detected(registry: Registry, checkpoint: Checkpoint, model_type: object) ->
         )
     if claims:
         return claims[0]
+    if model_type is None and "pretrained_cfg" in checkpoint.config:
+        raise UsageError(
+            f"{checkpoint.source} is a checkpoint of timm, whose weights have other names than those of transformers",
+            remedy="convert transformers' own checkpoint of that model",
+            topic="architecture",
+        )
     if not isinstance(model_type, str):
         raise UsageError(
             f"{checkpoint.source}: config.json names no model_type, so the architecture cannot be determined",

@@ -114,3 +114,12 @@ def test_an_architecture_that_opens_folders_may_also_recognize_what_is_laid_out_
     (folder / "layers.json").unlink()
     both = architecture("layered", opens=layered, recognizes=lambda checkpoint: True)
     assert found(folder, registry(both), "layered")[0] == "layered"
+
+
+def test_a_checkpoint_of_timm_is_told_from_one_without_a_model_type(folder: Path) -> None:
+    (folder / "layers.json").unlink()
+    (folder / "config.json").write_text('{"architecture": "vit_tiny", "pretrained_cfg": {}}')
+    with pytest.raises(UsageError, match="is a checkpoint of timm"):
+        found(folder, registry(PLAIN))
+    (folder / "config.json").write_text('{"model_type": "plain", "pretrained_cfg": {}}')
+    assert found(folder, registry(PLAIN))[0] == "plain"

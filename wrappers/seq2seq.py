@@ -182,8 +182,12 @@ class DecoderMerged(nn.Module):
 
 
 def present(cache: Any) -> tuple[torch.Tensor, ...]:
-    """Decoder key and value, encoder key and value of each layer in turn."""
-    pairs = [flat(cache.self_attention_cache), flat(cache.cross_attention_cache)]
+    """Decoder key and value, encoder key and value of each layer in turn.
+
+    A cache that transformers makes may end in empty layers: Donut's config counts those of an encoder it lacks.
+    """
+    sides = (cache.self_attention_cache, cache.cross_attention_cache)
+    pairs = [[tensor for tensor in flat(side) if tensor is not None] for side in sides]
     count = len(pairs[0]) // 2
     return tuple(
         tensor for layer in range(count) for pair in pairs for tensor in pair[2 * layer : 2 * layer + 2]

@@ -12,8 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from converter import convert
+from converter import Size, convert
+from converter.checkpoint import open_checkpoint
 from converter.precision.quantize import quantize_package
+from converter.registry import load_registry
 
 Array = np.ndarray[Any, Any]
 
@@ -103,3 +105,17 @@ def test_encoder_and_decoder_have_data_files_of_their_own_names(package: Path) -
     assert names == sorted([*graphs, *(f"{name}_data" for name in graphs)])
     config = json.loads((package / "config.json").read_text())
     assert config["transformers.js_config"]["use_external_data_format"] == dict.fromkeys(graphs, 1)
+
+
+def test_a_config_that_counts_more_layers_than_the_decoder_has(tiny_checkpoint: Callable[..., Path]) -> None:
+    """Donut's decoder is half of an mBART whose config counts the encoder's layers too; its cache has empty ones."""
+    architecture = load_registry().find("vision_encoder_decoder")
+    checkpoint = open_checkpoint(tiny_checkpoint("vision_encoder_decoder"))
+    config = architecture.source.config(checkpoint)
+    config.decoder.num_hidden_layers = config.decoder.decoder_layers + 3
+    task = "image-to-text-with-past"
+    component = next(part for part in architecture.components(config, task) if "decoder" in part.stem)
+    model: Any = architecture.source.skeleton(config, task)
+    axes = {axis.name: axis.low for axis in component.axes} | {"past_decoder_sequence_length": 0}
+    given = component.reference(model, component.inputs(Size(axes)).tensors)
+    assert list(given) == [output.name for output in component.outputs]
