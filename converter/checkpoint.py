@@ -96,8 +96,9 @@ def open_checkpoint(
 def _read_config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
+        pipeline = (folder / "model_index.json").is_file()
         raise CheckpointError(
-            f"{folder} has no config.json",
+            f"{folder} has no config.json" + (": it is a pipeline of diffusers" if pipeline else ""),
             remedy="name the folder of a transformers checkpoint, not one above or below it",
         )
     try:
@@ -133,7 +134,9 @@ def _advice(folder: Path) -> str:
     others = [
         name for name in ("tf_model.h5", "flax_model.msgpack", "model.onnx") if (folder / name).is_file()
     ]
-    others += sorted(path.name for path in folder.glob("*.safetensors"))[:3]
+    others += sorted(path.name for ending in ("safetensors", "gguf") for path in folder.glob(f"*.{ending}"))[
+        :3
+    ]
     found = (
         f"it has {', '.join(others)}, which transformers does not load as a whole model; " if others else ""
     )

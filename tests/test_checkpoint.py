@@ -123,6 +123,16 @@ def test_a_variant_alone_is_told_how_to_be_converted(tmp_path: Path) -> None:
     assert "rename or link model.fp16.safetensors to model.safetensors" in str(caught.value.remedy)
 
 
+def test_what_other_tools_read_is_told_from_a_damaged_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="pipeline of diffusers"):
+        open_checkpoint(tmp_path)
+    (checkpoint(tmp_path / "small") / "model.safetensors").rename(tmp_path / "small" / "small-Q4_K_M.gguf")
+    with pytest.raises(CheckpointError, match="holds no weights") as caught:
+        open_checkpoint(tmp_path / "small")
+    assert "it has small-Q4_K_M.gguf, which transformers does not load" in str(caught.value.remedy)
+
+
 def test_an_empty_entry_of_quantization_says_nothing(tmp_path: Path) -> None:
     (checkpoint(tmp_path) / "config.json").write_text('{"model_type": "bert", "quantization_config": null}')
     assert open_checkpoint(tmp_path).tensors.keys() == WEIGHTS.keys()
