@@ -69,6 +69,20 @@ def test_code_that_was_not_run_is_named_where_the_weights_are_its_own(
     assert name in said and "code of its own (modeling_alibi.py)" in said and "--trust-remote-code" in said
 
 
+def test_a_note_says_that_code_was_not_run_where_the_weights_fit_the_class_of_the_type(
+    tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """gte-Qwen2's own code looks both ways; transformers' Qwen2 takes its weights and does not."""
+    checkpoint = shutil.copytree(tiny_checkpoint("bert"), tmp_path / "checkpoint")
+    entries = json.loads((checkpoint / "config.json").read_text())
+    entries["auto_map"] = {"AutoModel": "modeling_both_ways.BothWays"}
+    (checkpoint / "config.json").write_text(json.dumps(entries))
+    arguments = ["--model", checkpoint, "--output", tmp_path / "package", "--parity", "off"]
+    assert convert_cli(*arguments) == 0
+    said = capsys.readouterr()
+    assert "names code of its own (modeling_both_ways.py), which was not run" in said.out + said.err
+
+
 def test_a_tensor_of_the_wrong_shape_is_named(
     tiny_checkpoint: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

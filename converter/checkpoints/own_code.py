@@ -21,6 +21,20 @@ def _file(place: str) -> str:
     return place.rpartition("--")[2].partition(".")[0] + ".py"
 
 
+def code_left_alone(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A note on code of the checkpoint's own that was not run, since transformers has a class of the same type.
+
+    The weights may fit that class, and its numbers be others: gte-Qwen2's own code looks both ways, Qwen2 does not.
+    """
+    files = code_files(checkpoint.config)
+    if checkpoint.trust_remote_code or not files:
+        return ()
+    return (
+        f"config.json names code of its own ({', '.join(files)}), which was not run: what is converted is transformers'"
+        " class of the same type; --trust-remote-code converts what that code computes",
+    )
+
+
 def blame_own_code(error: WeightError, checkpoint: Checkpoint) -> WeightError:
     """The error with its likely cause, where transformers' class stood in for code that was not run."""
     files = code_files(checkpoint.config)

@@ -15,7 +15,7 @@ from converter.additions import Metric
 from converter.apart import Apart
 from converter.checkpoint import open_for
 from converter.checkpoints.lora import require_applied
-from converter.checkpoints.own_code import blame_own_code
+from converter.checkpoints.own_code import blame_own_code, code_left_alone
 from converter.errors import WeightError
 from converter.made import Made
 from converter.packages.record import describe_graphs
@@ -176,8 +176,9 @@ class Job:
             raise blame_own_code(error, self.subject.checkpoint) from error
 
     def _made(self, planned: Planned, written: Written) -> Made:
-        notes = (*planned.built.notes, *surplus(self.subject.checkpoint, written.used | planned.buffers))
         subject, described = self.subject, describe_graphs(planned.built.graphs)
+        unused = surplus(subject.checkpoint, written.used | planned.buffers)
+        notes = (*planned.built.notes, *unused, *code_left_alone(subject.checkpoint))
         maker = subject.architecture
         return Made(maker.name, maker.stands_in, subject.task, subject.variants, written, described, notes)
 
