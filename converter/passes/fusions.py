@@ -12,6 +12,8 @@ from converter.passes.standard import hidden_weights
 
 # The first opset of the ONNX standard with RMSNormalization and RotaryEmbedding.
 STANDARD_SINCE = 23
+# What these give is a sequence.
+_SEQUENCES = {"SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"}
 
 
 def fuse_standard(model: ir.Model) -> bool:
@@ -22,8 +24,16 @@ def fuse_standard(model: ir.Model) -> bool:
         return False
     with hidden_weights(model):
         common.ShapeInferencePass()(model)  # the patterns ask for the dtypes of what they match
+        _forget_sequences(model)
         fused = _rms_normalization.rms_normalization_ruleset.apply_to_model(model)
         return bool(fused + _rotary_embedding.rotary_embedding_rules.apply_to_model(model))
+
+
+def _forget_sequences(model: ir.Model) -> None:
+    """onnx-ir 1.1 describes a sequence as the tensors in it, and onnxruntime opens no graph that says so (RT-DETR)."""
+    for node in model.graph:
+        for output in node.outputs if node.op_type in _SEQUENCES else ():
+            output.type = output.shape = None
 
 
 def fuse_for_onnxruntime(model: ir.Model) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -182,3 +184,19 @@ def test_each_level_has_the_passes_of_those_before(
 def test_a_pass_of_an_unknown_level_is_refused() -> None:
     with pytest.raises(UsageError, match="level 'most'"):
         GraphPass("mine", lambda graph: False, level=cast(Level, "most"))
+
+
+def test_a_sequence_is_not_described_as_a_tensor(tmp_path: Path) -> None:
+    """onnxruntime opened no RT-DETR at `extended`: its boxes are split into a sequence."""
+    nodes = [
+        onnx.helper.make_node("SplitToSequence", ["x"], ["parts"], axis=1),
+        onnx.helper.make_node("SequenceAt", ["parts", "first"], ["y"]),
+    ]
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["n", size]) for name, size in (("x", 4), ("y", 1))]
+    first = onnx.numpy_helper.from_array(np.array(0), "first")
+    graph = onnx.helper.make_graph(nodes, "boxes", values[:1], values[1:], [first])
+    opset = onnx.helper.make_opsetid("", 23)
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    fuse_standard(model)
+    ir.save(model, tmp_path / "model.onnx")
+    assert onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()[0].name == "y"
