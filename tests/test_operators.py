@@ -13,7 +13,9 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import disable_observer, get_default_qat_qconfig, prepare_qat
 
+from converter.recipes import Constant, RecipeTensor, bind, read
 from converter.records import Architecture, Axis, Component, DummyInputs, Output, Size
 from converter.tracing.export import trace
 
@@ -35,6 +37,10 @@ def traced(model: nn.Module, inputs: DummyInputs, size: Size, names: list[str], 
     )
     plain = cast(Architecture, SimpleNamespace(name="mine", patches=nullcontext, translations=dict))
     graph = trace(plain, component, model, dtype="fp32", opset=23, size=size)
+    weights = {name: Constant.of(tensor.numpy()) for name, tensor in model.state_dict().items()}
+    for value in graph.model.graph.initializers.values():
+        if isinstance(value.const_value, RecipeTensor):
+            value.const_value = ir.tensor(read(bind(value.const_value.recipe, weights)), name=value.name)
     ir.save(graph.model, path)
     return onnxruntime.InferenceSession(path)
 
@@ -74,3 +80,38 @@ def test_entries_are_repeated_in_a_row_as_often_as_an_input_has_items(
     found = session.run(None, {"image": image.numpy(), "points": points.numpy()})
     for name, array, expected in zip(names, found, model(image, points), strict=True):
         assert np.array_equal(array, expected.numpy()), name
+
+
+class TrainedToBeRounded(nn.Module):
+    """A matrix by column and activations by tensor, as torch's own recipe for training places them."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        matrix = torch.nn.Linear(6, 4)
+        matrix.qconfig = get_default_qat_qconfig("fbgemm")  # type: ignore[assignment]
+        self.layers = prepare_qat(nn.Sequential(matrix, nn.ReLU()).train())
+        self.low, self.high = low, high
+        self.register_buffer("scale", torch.tensor([0.037]))
+        self.register_buffer("zero_point", torch.tensor([low // 2 + 3], dtype=torch.int32))
+        self.layers(torch.randn(64, 6))
+        self.layers.apply(disable_observer).eval()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rounded = torch.fake_quantize_per_tensor_affine(
+            self.layers(x), self.scale, self.zero_point, self.low, self.high
+        )
+        return rounded, torch.fake_quantize_per_tensor_affine(x, 0.05, 3, self.low, self.high)
+
+
+@pytest.mark.filterwarnings("ignore:Please use quant_min")  # of torch, about its own recipe
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 127), (-128, 127), (-127, 127), (-8, 7)])
+def test_what_training_rounded_is_rounded_in_the_graph(tmp_path: Path, low: int, high: int) -> None:
+    """In 8 bits and fewer. The matrix is stored as it was trained, and no activation is rounded otherwise."""
+    x, model = torch.linspace(-4, 9, 18).reshape(3, 6), TrainedToBeRounded(low, high)
+    inputs = DummyInputs({"x": x}, {"x": {0: "batch_size"}})
+    session = traced(model, inputs, Size({"batch_size": 3}), ["y", "rounded"], tmp_path / "m.onnx")
+    nodes = [node.op_type for node in ir.load(tmp_path / "m.onnx").graph]
+    assert nodes.count("QuantizeLinear") == nodes.count("DequantizeLinear") == 4
+    for array, expected in zip(session.run(None, {"x": x[:2].numpy()}), model(x[:2]), strict=True):
+        assert np.abs(array - expected.detach().numpy()).max() < 1e-6

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from converter.errors import ExportError
 from converter.recipes import Parameter, RecipeTensor
 from converter.records import Architecture, Component, Dtype, DummyInputs, ExportedGraph, Size
+from converter.tracing.fake_quantization import FAKE_QUANTIZATION, settled_quantizers
 from converter.tracing.operators import OPERATORS
 from converter.tracing.skeleton import TORCH_DTYPES, parameter_names
 
@@ -53,14 +54,14 @@ def trace(
     wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
     axes = tuple(dict(inputs.axes.get(name, {})) for name in inputs.tensors)
     try:
-        with torch.no_grad(), architecture.patches(), _unlogged():
+        with torch.no_grad(), architecture.patches(), settled_quantizers(), _unlogged():
             program = torch.onnx.export(
                 wrapper,
                 _distinct(inputs, dtype),
                 dynamic_shapes=(axes,),
                 input_names=list(inputs.tensors),
                 output_names=[output.name for output in component.outputs],
-                custom_translation_table={**OPERATORS, **architecture.translations()},
+                custom_translation_table={**OPERATORS, **FAKE_QUANTIZATION, **architecture.translations()},
                 opset_version=opset,
                 dynamo=True,
                 optimize=False,
