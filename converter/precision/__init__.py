@@ -17,9 +17,10 @@ kinds.py       which kind of model a package holds; tasks.py how each kind is ru
 compare.py     how much of fp32 is kept; budget.py what must be, judge.py says whether
 added.py       which modules of a precision add how much error
 latency.py     speed against fp32 in the same rounds
-search.py      the smallest or fastest plan that keeps the budget
+search.py      the smallest or fastest plan that keeps the budget; grids.py the one that weights were trained for
 targets.py     what processors can do and users ask for; settings.py all of it as one record
 workbench.py   where candidates are made
 catalogue.py   precisions by name, as plugins registered them: the built-in ones are in plugins/precisions.py
+work.py        a precision, searched for and judged
 quantize.py    all of it, on a package; report.py what came of it
 """

@@ -18,6 +18,7 @@ from converter.precision.products import lookups, products
 from converter.precision.sessions import ONNX, main_bytes, main_files
 from converter.precision.statistics import Points, Statistics
 from converter.precision.stored import read_graphs
+from converter.recipes import WeightRecipe
 from converter.records import ExportedGraph
 from converter.request import SILENT
 from converter.weights.writing import bind_graphs, write_graphs
@@ -61,12 +62,17 @@ class Workbench:
         return read_graphs(self.onnx, self.stems)
 
     @cached_property
-    def modules(self) -> tuple[tuple[str, int], ...]:
-        """The matrices of all graphs with their sizes in bytes, each once."""
+    def matrices(self) -> Mapping[str, WeightRecipe]:
+        """The matrices of all graphs, each once."""
         found = {}
         for graph in self._graphs:
-            found.update({product.name: product.recipe.nbytes for product in products(graph.model)})
-        return tuple(found.items())
+            found.update({product.name: product.recipe for product in products(graph.model)})
+        return found
+
+    @cached_property
+    def modules(self) -> tuple[tuple[str, int], ...]:
+        """Their names with their sizes in bytes."""
+        return tuple((name, recipe.nbytes) for name, recipe in self.matrices.items())
 
     @cached_property
     def tied(self) -> frozenset[str]:
