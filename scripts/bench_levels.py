@@ -52,8 +52,7 @@ class Shape:
 
 
 TEXT = (Shape(1, 16), Shape(8, 32), Shape(32, 128), Shape(1, 512))
-# 32x128 of a decoder is 2.5 GB of logits and takes half a minute a call: its prefill goes without.
-DECODER = (*(shape for shape in TEXT if shape.rows < 32), *(Shape(s.rows, s.length, past=True) for s in TEXT))
+DECODER = (*TEXT, *(Shape(shape.rows, shape.length, past=True) for shape in TEXT))
 IMAGES = tuple(Shape(rows, 0, image=True) for rows in (1, 8, 32))
 SHAPES: Mapping[str, tuple[Shape, ...]] = {
     **{"minilm": TEXT, "bert-base": TEXT},

@@ -12,7 +12,7 @@ import numpy as np
 
 from converter.errors import UsageError
 from converter.packages.graph_info import GraphInfo, read_graph
-from converter.precision.made_up import drawn_feeds, made_up_feeds
+from converter.precision.made_up import made_up_feeds
 from converter.precision.samples import Given, corpus, draw_pages, draw_pictures
 from converter.precision.sessions import Sessions
 from converter.precision.tasks import Embeddings, Feeds, Language, Pages, Task, Translation
@@ -211,10 +211,11 @@ def _sources(package: _Package) -> tuple[Any, str, tuple[list[Any], list[Any]]]:
     package.refuse_given()
     first = package.count or _MADE_UP[0]
     total = first + _MADE_UP[1]
-    made = drawn_feeds({"encoder_model": package.graphs["encoder_model"]}, total)
+    encoder = {"encoder_model": package.graphs["encoder_model"]}
+    made, about = made_up_feeds(package.folder, package.record, encoder, total)
     return (
         lambda sessions, index: {name: value[:1] for name, value in made[index]["encoder_model"].items()},
-        "made-up inputs",
+        about,
         (list(range(first)), list(range(first, total))),
     )
 

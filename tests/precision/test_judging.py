@@ -58,6 +58,15 @@ def test_an_image_model_is_judged_on_pictures(package_of: Make, tmp_path: Path) 
     assert row.quality.what == "pictures"
 
 
+def test_a_model_that_hears_is_judged_by_what_its_plugin_makes_up(package_of: Make, tmp_path: Path) -> None:
+    """Noise of any length had been drawn by the graph's shapes, shorter than Moonshine's first convolution is wide."""
+    report = quantize_package(
+        package_of("moonshine", text=False), ["int8"], output=tmp_path / "p", keep=("cosine=0",)
+    )
+    (row,) = report.rows
+    assert row.passed and row.quality is not None and row.notes[0] == "judged on made-up inputs"
+
+
 def test_an_image_model_is_calibrated_on_a_folder_of_images(package_of: Make, tmp_path: Path) -> None:
     from converter.precision.samples import draw_pictures
 
