@@ -26,9 +26,9 @@ def trained_length(config: Any) -> int | None:
             " since the model was loaded",
             remedy="a graph remembers none; 'yarn' and 'linear' stretch positions by a fixed factor",
         )
-    # HunYuan's, as published, stretches by an `alpha` alone, however long the text.
-    fixed = config.model_type.startswith("hunyuan") and entries.get("alpha")
-    if entries.get("rope_type") != "dynamic" or fixed:
+    from converter.wrappers.positions import stretched_always
+
+    if entries.get("rope_type") != "dynamic" or stretched_always(config):
         return None
     length: int = config.max_position_embeddings
     return length

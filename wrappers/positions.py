@@ -20,11 +20,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 def remembering(model: nn.Module) -> list[Any]:
     """The rotary modules that keep the length of the longest text."""
     dynamic = (module for module in model.modules() if getattr(module, "rope_type", None) == "dynamic")
-    return [module for module in dynamic if not _fixed(module.config)]
+    return [module for module in dynamic if not stretched_always(module.config)]
 
 
-def _fixed(config: Any) -> bool:
-    """Whether it is HunYuan's, which with an `alpha` stretches by that alone and remembers nothing."""
+def stretched_always(config: Any) -> bool:
+    """Whether it is HunYuan's, which as published stretches by an `alpha` alone, however long the text."""
     return config.model_type.startswith("hunyuan") and bool(config.rope_parameters.get("alpha"))
 
 
