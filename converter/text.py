@@ -18,11 +18,13 @@ def size_text(size: float) -> str:
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
     """`; did you mean 'x' or 'y'?`, to end an error about an unknown name; empty where nothing is close.
 
-    Of names that differ in `-` and `_` alone the first is enough.
+    Of names that differ in `-` and `_` alone the first is enough. Initials are close: `sam` is segment_anything_model.
     """
     different = {entry.replace("-", "_"): entry for entry in reversed(list(known))}
     # difflib's own cutoff of 0.6 takes feature-extraction for text-generation misspelt.
     close = difflib.get_close_matches(name, list(reversed(different.values())), n=most, cutoff=0.65)
+    initials = [entry for key, entry in different.items() if "".join(w[:1] for w in key.split("_")) == name]
+    close = [*initials, *close][:most]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -112,6 +112,7 @@ def test_skipping_validation_is_parity_off(asked: list[ConversionRequest]) -> No
         (["--tiny", "list"], "--tiny before the command 'list' has no effect"),
         (["verify", "somewhere"], "--model"),
         (["list", "--arch", "no_such_arch"], "unknown architecture 'no_such_arch'"),
+        (["list", "--arch", "ast"], "did you mean 'audio_spectrogram_transformer'?"),
         (["--opset", "9"], "opset"),
     ],
 )
