@@ -19,6 +19,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.plugins._vision_types import STRETCHES
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,7 @@ def _image_inputs(kind: Kind, config: Any, size: Size, batch: str) -> dict[str, 
     vision = config.vision_config
     channels = getattr(vision, "num_channels", 3)
     if not kind.patches:
-        shape = channels, vision.image_size, vision.image_size
+        shape = channels, size["height"], size["width"]
         return {"pixel_values": torch.randn(size[batch], *shape, generator=generator)}
     count = size["num_patches"]
     # Never one column alone: for that torch 2.13 resizes tables in the order that the original has wrongly, by 0.7.
@@ -152,43 +153,62 @@ def _inputs(kind: Kind, config: Any, side: str, size: Size) -> DummyInputs:
         axes |= {name: {0: images} for name in pictures}
         if kind.patches:
             axes |= {name: {0: images, 1: "num_patches"} for name in ("pixel_values", "pixel_attention_mask")}
+        else:
+            axes["pixel_values"] = {0: images, 2: "height", 3: "width"}
     # What stands at padding is nobody's business, unless the model is not told of it and so reads it.
     valid = {"last_hidden_state": tensors["attention_mask"].bool()} if "attention_mask" in tensors else {}
     return DummyInputs(tensors, axes, valid if side == "text" else {})
 
 
-def _wrapper(side: str, model: nn.Module) -> nn.Module:
+def _options(kind: Kind, side: str) -> Mapping[str, bool]:
+    """Of a call: images of another size than the checkpoint's have its positions stretched over them."""
+    return {} if side == "text" or kind.patches else {STRETCHES: True}
+
+
+def _wrapper(kind: Kind, side: str, model: nn.Module) -> nn.Module:
     from converter.wrappers.image_text import Pair, Tower
 
-    return Pair(model, tuple(SIMILARITIES)) if side == "both" else Tower(model, side)
+    options = _options(kind, side)
+    return Pair(model, tuple(SIMILARITIES), options) if side == "both" else Tower(model, side, options)
 
 
-def _reference(side: str, pooled: str, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+def _reference(kind: Kind, side: str, pooled: str, model: Any, tensors: Any) -> dict[str, torch.Tensor]:
+    options = _options(kind, side)
     if side == "both":
-        output = model(**tensors)
+        output = model(**tensors, **options)
         return {name: output[name] for name in SIMILARITIES}
-    output = getattr(model, f"get_{side}_features")(**tensors)
+    output = getattr(model, f"get_{side}_features")(**tensors, **options)
     return {pooled: output.pooler_output, "last_hidden_state": output.last_hidden_state}
+
+
+def _image_axes(kind: Kind, config: Any) -> tuple[Axis, ...]:
+    if kind.patches:
+        return (Axis("num_patches", 20, low=4, high=40),)
+    side = config.vision_config.image_size
+    return (
+        Axis("height", side + side // 2, low=side, high=2 * side),
+        Axis("width", 2 * side, low=side, high=2 * side),
+    )
 
 
 def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:
     # The start and the end of a text are tokens of their own, and one of each is the least there is.
     length = Axis("sequence_length", 7, low=2, high=min(16, config.text_config.max_position_embeddings - 2))
     batch = Axis("batch_size", 2, high=5)
-    patches = (Axis("num_patches", 20, low=4, high=40),) if kind.patches else ()
+    image = _image_axes(kind, config)
     outputs = tuple(Output(name, axes) for name, axes in SIMILARITIES.items())
     both = Component(
         stem="model",
-        wrapper=partial(_wrapper, "both"),
+        wrapper=partial(_wrapper, kind, "both"),
         inputs=partial(_inputs, kind, config, "both"),
-        reference=partial(_reference, "both", ""),
-        axes=(Axis(TEXTS, 2, high=5), length, Axis(IMAGES, 3, high=4), *patches),
+        reference=partial(_reference, kind, "both", ""),
+        axes=(Axis(TEXTS, 2, high=5), length, Axis(IMAGES, 3, high=4), *image),
         outputs=outputs,
     )
     return (
         both,
         _tower(kind, config, "text", (batch, length), {0: "batch_size", 1: "sequence_length"}),
-        _tower(kind, config, "image", (batch, *patches), {0: "batch_size"}),
+        _tower(kind, config, "image", (batch, *image), {0: "batch_size"}),
     )
 
 
@@ -198,9 +218,9 @@ def _tower(
     pooled = f"{side}_embeds" if kind.embeds else "pooler_output"
     return Component(
         stem="text_model" if side == "text" else "vision_model",
-        wrapper=partial(_wrapper, side),
+        wrapper=partial(_wrapper, kind, side),
         inputs=partial(_inputs, kind, config, side),
-        reference=partial(_reference, side, pooled),
+        reference=partial(_reference, kind, side, pooled),
         axes=axes,
         outputs=(Output(pooled, {0: "batch_size"}), Output("last_hidden_state", hidden)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,30 +10,35 @@ from torch import nn
 
 
 class Tower(nn.Module):
-    """The text or the image side, as the model's `get_text_features` or `get_image_features` has it."""
+    """The text or the image side, as the model's `get_text_features` or `get_image_features` has it.
 
-    def __init__(self, model: Any, side: str) -> None:
+    options  what each call passes besides, such as that positions are stretched over images of any size
+    """
+
+    def __init__(self, model: Any, side: str, options: Mapping[str, bool]) -> None:
         super().__init__()
         self.model = model
         self.side = side
+        self.options = dict(options)
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Projected features (batch, dim), not normalised, and the tower's last hidden state (batch, length, width)."""
-        output = getattr(self.model, f"get_{self.side}_features")(**inputs)
+        output = getattr(self.model, f"get_{self.side}_features")(**inputs, **self.options)
         return output.pooler_output, output.last_hidden_state
 
 
 class Pair(nn.Module):
-    """Texts and images in, how much each text is like each image out."""
+    """Texts and images in, how much each text is like each image out. `options` are those of `Tower`."""
 
-    def __init__(self, model: nn.Module, fields: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, fields: tuple[str, ...], options: Mapping[str, bool]) -> None:
         super().__init__()
         self.model = model
         self.fields = fields
+        self.options = dict(options)
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`input_ids` (texts, length) and `pixel_values` (images, channels, height, width) -> the named fields."""
-        output = self.model(**inputs)
+        output = self.model(**inputs, **self.options)
         return tuple(output[field] for field in self.fields)
 
 
