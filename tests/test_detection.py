@@ -201,6 +201,15 @@ def test_list_shows_what_goes_into_an_architecture(capsys: pytest.CaptureFixture
     assert "past_decoder_sequence_length" in shown
 
 
+def test_list_shows_of_a_task_the_graphs_that_it_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    """CLIP's joint graph is one of zero-shot classification, not of feature extraction."""
+    assert run(["list", "--arch", "clip", "--json"]) == 0
+    (described,) = json.loads(capsys.readouterr().out)["architectures"]
+    shown = [(graph["task"], graph["stem"]) for graph in described["graphs"]]
+    written = {(task, stem) for task in described["tasks"] for stem in ("text_model", "vision_model")}
+    assert set(shown) == {*written, ("zero-shot-image-classification", "model")}
+
+
 def test_list_knows_types_that_no_plugin_owns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list", "--arch", "fnet", "--json"]) == 0
     (described,) = json.loads(capsys.readouterr().out)["architectures"]

@@ -48,6 +48,7 @@ def interfaces(architecture: Architecture) -> tuple[tuple[Interface, ...], tuple
 
 
 def _components(architecture: Architecture, task: str) -> Sequence[Component]:
+    """Those that a variant of the task writes."""
     from converter.checkpoint import open_for
 
     if architecture.stand_in is not None:
@@ -56,7 +57,8 @@ def _components(architecture: Architecture, task: str) -> Sequence[Component]:
         folder = scratch / "checkpoint"
         architecture.source.write_tiny(folder, like=None, seed=0, task=task)
         config = architecture.source.config(open_for(architecture, folder))
-    return architecture.components(config, task)
+    written = {stem for variant in architecture.variants[task] for stem in variant.stems}
+    return [component for component in architecture.components(config, task) if component.stem in written]
 
 
 def _interface(task: str, component: Component) -> Interface:
