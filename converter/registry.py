@@ -77,11 +77,7 @@ class Registry:
         """
         found = self.known(name) or self.stand_in(name, checkpoint)
         if found is None:
-            raise UsageError(
-                f"unknown architecture {name!r}{self._suggestion(name)}",
-                remedy=self._remedy(),
-                topic="architecture",
-            )
+            raise self._unknown(name)
         return found
 
     def known(self, name: str) -> Architecture | None:
@@ -119,11 +115,19 @@ class Registry:
         ]
         return found[0] if len(found) == 1 else None
 
-    def _suggestion(self, name: str) -> str:
+    def _unknown(self, name: str) -> UsageError:
         entries = self.architectures.values()
+        tried = [kind for entry in entries if entry.stand_in for kind in entry.stand_in.model_types()]
+        if _loose(name) in map(_loose, tried):
+            message = (
+                f"model type {name!r} has no class for any task that is converted without a plugin for it"
+            )
+            remedy = f"docs/plugins.md shows how to write one; {self._remedy()}"
+            return UsageError(message, remedy=remedy, topic="architecture")
         owned = [kind for entry in entries for kind in entry.model_types]
-        owned += [kind for entry in entries if entry.stand_in for kind in entry.stand_in.model_types()]
-        return did_you_mean(_loose(name), dict.fromkeys((*self.architectures, *owned)), most=3)
+        near = did_you_mean(_loose(name), dict.fromkeys((*self.architectures, *owned, *tried)), most=3)
+        message = f"unknown architecture {name!r}{near}"
+        return UsageError(message, remedy=self._remedy(), topic="architecture")
 
     def _remedy(self) -> str:
         remedy = "`converter list` shows every architecture and the model types it takes"

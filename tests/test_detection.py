@@ -193,6 +193,15 @@ def test_near_misses_are_near_and_each_is_named_once(capsys: pytest.CaptureFixtu
     assert "wav2vec2" in names and len(names) == len(set(names))
 
 
+def test_a_type_of_which_no_class_is_converted_is_not_called_unknown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["list", "--arch", "pix2struct"]) == 2
+    message = capsys.readouterr().err
+    assert "'pix2struct' has no class" in message and "plugins.md" in message
+    assert "did you mean" not in message
+
+
 def test_list_shows_what_goes_into_an_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list", "--arch", "whisper"]) == 0
     shown = capsys.readouterr().out
