@@ -54,13 +54,14 @@ class Sessions:
         self.settings = SessionSettings(spinning=spinning)
         self._statistics, self._record = statistics, record
         self._open: dict[str, Any] = {}
+        self._added: dict[str, Sequence[str]] = {}  # outputs of an observed graph that are not its own
 
     def session(self, stem: str) -> Any:
         """The onnxruntime session of a graph."""
         if stem not in self._open:
             name = f"{ONNX}/{stem}{self.suffix}.onnx"
             if self._statistics is not None:
-                name = _with_outputs(self.folder, stem, self.points(stem))
+                name, self._added[stem] = _with_outputs(self.folder, stem, self.points(stem))
             self._open[stem] = open_session(self.files, name, self.settings)
         return self._open[stem]
 
@@ -85,11 +86,15 @@ class Sessions:
         """The outputs asked for, or all of the graph's own. Inputs the graph does not have are passed over."""
         typed, seen = self.typed(stem, feed), self.points(stem)
         self.note(stem, feed)
-        wanted = list(outputs) or [name for name in self.outputs(stem) if name not in seen]
+        wanted = list(outputs) or self._own(stem)
         names = list(dict.fromkeys((*wanted, *seen)))
         found = dict(zip(names, self.compute(stem, self.session(stem), names, typed), strict=True))
         self.observe(stem, found)
         return {name: found[name] for name in wanted}
+
+    def _own(self, stem: str) -> Sequence[str]:
+        """The outputs of the graph itself. One of them may enter a matrix, and so be observed as well."""
+        return [name for name in self.outputs(stem) if name not in self._added.get(stem, ())]
 
     def seconds(self, feeds: Feeds) -> float:
         """How long it takes to run the graphs on these."""
@@ -136,8 +141,8 @@ def main_bytes(folder: Path, stems: Iterable[str]) -> int:
     return sum(file.stat().st_size for file in main_files(folder, stems))
 
 
-def _with_outputs(folder: Path, stem: str, names: Iterable[str]) -> str:
-    """A copy of a graph that gives some of its values as outputs as well; its data file is the graph's own.
+def _with_outputs(folder: Path, stem: str, names: Iterable[str]) -> tuple[str, list[str]]:
+    """A copy of a graph that gives some of its values as outputs as well, and which; its data file is the graph's own.
 
     The outputs are written behind the graph: messages of protobuf that stand one after the other are read as one, so
     that weights inside of it are copied and not parsed.
@@ -146,17 +151,16 @@ def _with_outputs(folder: Path, stem: str, names: Iterable[str]) -> str:
 
     (graph,) = read_graphs(folder / ONNX, [stem])
     known = {output.name for output in graph.model.graph.outputs}
+    added = [name for name in names if name not in known]
     more = onnx.ModelProto()
     more.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in names
-        if name not in known
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in added
     )
     file = f"{ONNX}/{stem}.observed.onnx"
     shutil.copyfile(folder / ONNX / f"{stem}.onnx", folder / file)
     with (folder / file).open("ab") as copy:
         copy.write(more.SerializeToString())
-    return file
+    return file, added
 
 
 class SessionGraph:

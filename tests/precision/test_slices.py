@@ -53,7 +53,7 @@ def chain(path: Path) -> onnx.ModelProto:
         [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows"])],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", WIDTH])
-            for name in ("logits", "spared")
+            for name in ("logits", "spared", "x3")
         ],
         weights,
     )
@@ -95,7 +95,7 @@ def test_slices_give_what_the_whole_graph_gives(
         for kind, statistics in zip((Sessions, SlicedSessions), seen, strict=True)
     ]
     for whole, parts in zip(*found, strict=True):
-        assert set(whole) == set(parts) == {"logits", "spared"}
+        assert set(whole) == set(parts) == {"logits", "spared", "x3"}, "also what enters a matrix"
         for name in whole:
             np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, atol=1e-5)
     assert seen[0].highs.keys() == seen[1].highs.keys()
