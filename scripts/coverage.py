@@ -1,7 +1,7 @@
 """Convert every model type of the installed transformers that has a task class, and write down what came of it.
 
     python scripts/coverage.py [--workers N] [--only NAME ...] [--tasks NAME ...] [--first] [--owned] [--seconds N]
-                               [--again] [--no-run]
+                               [--again] [--outdated] [--no-run]
 
 Each case is a small checkpoint of five layers with odd sizes and seeded weights, converted by the command line with
 full parity at the default opset. Types that no plugin owns go through the one that stands in for them. The first task
@@ -13,6 +13,7 @@ is a process of its own: one that dies or hangs costs its case, not the run.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import itertools
 import json
 import math
@@ -88,8 +89,12 @@ def converted(arch: str, task: str, checkpoint: Path, package: Path) -> dict[str
     difference = max(row["max_abs"] for row in compared)
     if difference > BOUND:
         raise ValueError(f"it differs by {difference:.1e}, within a bound of its own")
-    versions = ", ".join(f"{name} {record['versions'][name]}" for name in MADE_WITH)
-    return {"result": "pass", "difference": difference, "notes": record["notes"], "versions": versions}
+    return {"result": "pass", "difference": difference, "notes": record["notes"]}
+
+
+def installed() -> str:
+    """The versions that results are of."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in MADE_WITH)
 
 
 def write_deep(source: Any, folder: Path, task: str) -> None:
@@ -105,15 +110,20 @@ def named_type(architecture: Any, name: str) -> str:
     return name if name in architecture.model_types else str(architecture.model_types[0])
 
 
+def begun(arch: str, task: str) -> dict[str, Any]:
+    """A case, and what its result will be of."""
+    from converter.request import DEFAULT_OPSET
+
+    return {"arch": arch, "task": task, "opset": DEFAULT_OPSET, "versions": installed()}
+
+
 def run_case(arch: str, task: str) -> dict[str, Any]:
     """Convert one case in this process. Whatever is raised becomes its reason."""
     from converter.registry import load_registry
-    from converter.request import DEFAULT_OPSET
 
     architecture = load_registry().find(arch)
     start = time.perf_counter()
-    outcome: dict[str, Any] = {"arch": arch, "model_type": named_type(architecture, arch), "task": task}
-    outcome["opset"] = DEFAULT_OPSET
+    outcome = begun(arch, task) | {"model_type": named_type(architecture, arch)}
     try:
         with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
             checkpoint = Path(scratch) / "checkpoint"
@@ -164,17 +174,9 @@ class Worker:
             return found
         status = self.process.poll()
         self.stop()
-        from converter.request import DEFAULT_OPSET
-
         reason = "took too long" if status is None else f"the process ended with {status}"
-        return {
-            **case,
-            "model_type": case["arch"],
-            "opset": DEFAULT_OPSET,
-            "result": "fail",
-            "reason": reason,
-            "seconds": round(time.perf_counter() - start, 1),
-        }
+        outcome = begun(**case) | {"model_type": case["arch"], "result": "fail", "reason": reason}
+        return {**outcome, "seconds": round(time.perf_counter() - start, 1)}
 
     def stop(self) -> None:
         if self.process is not None:
@@ -256,6 +258,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after that")
     parser.add_argument("--again", action="store_true", help="run what has a result, too")
     parser.add_argument(
+        "--outdated", action="store_true", help="run what other versions were installed for, too"
+    )
+    parser.add_argument(
         "--no-run", action="store_true", help="only write the table from the results there are"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -270,7 +275,11 @@ def main() -> int:
         if arguments.no_run
         else cases(arguments.only, arguments.tasks, owned_only=arguments.owned, first=arguments.first)
     )
-    known = {key for key, row in results(arguments.results).items() if current(row)}
+    known = {
+        key
+        for key, row in results(arguments.results).items()
+        if current(row) and not (arguments.outdated and row.get("versions") != installed())
+    }
     pending = [case for case in wanted if arguments.again or (case["arch"], case["task"]) not in known]
     arguments.results.parent.mkdir(exist_ok=True)
     with arguments.results.open("a") as file:
