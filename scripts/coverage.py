@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import itertools
 import json
 import math
 import queue
@@ -30,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from coverage_cases import cases, named_type
 from coverage_table import current, results, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,11 +105,6 @@ def write_deep(source: Any, folder: Path, task: str) -> None:
         source.write_tiny(folder, like=None, seed=7, task=task)
 
 
-def named_type(architecture: Any, name: str) -> str:
-    """The model type that a name stands for: itself, or the architecture's first."""
-    return name if name in architecture.model_types else str(architecture.model_types[0])
-
-
 def begun(arch: str, task: str) -> dict[str, Any]:
     """A case, and what its result will be of."""
     from converter.request import DEFAULT_OPSET
@@ -121,10 +116,11 @@ def run_case(arch: str, task: str) -> dict[str, Any]:
     """Convert one case in this process. Whatever is raised becomes its reason."""
     from converter.registry import load_registry
 
-    architecture = load_registry().find(arch)
     start = time.perf_counter()
-    outcome = begun(arch, task) | {"model_type": named_type(architecture, arch)}
+    outcome = begun(arch, task) | {"model_type": arch}
     try:
+        architecture = load_registry().find(arch)
+        outcome["model_type"] = named_type(architecture, arch)
         with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
             checkpoint = Path(scratch) / "checkpoint"
             write_deep(architecture.source, checkpoint, task)
@@ -183,39 +179,6 @@ class Worker:
             self.process.kill()
             self.process.wait()
             self.process = None
-
-
-def cases(
-    only: Sequence[str] = (), tasks: Sequence[str] = (), *, owned_only: bool = False, first: bool = False
-) -> list[dict[str, str]]:
-    """Every type and task, the first task of each type before the second of any; what has a plugin before the rest.
-
-    `owned_only` leaves out types without a plugin of their own, `first` all tasks but the first of each type.
-    """
-    from converter.registry import load_registry
-
-    registry = load_registry()
-    if registry.failures:  # the results of their types would count as those of types that are gone
-        sys.exit(f"plugins that fail to load: {', '.join(map(str, registry.failures))}")
-    found = [entry for entry in registry.architectures.values() if entry.stand_in is None]
-    owned = {kind for entry in found for kind in entry.model_types}
-    for entry in () if owned_only else registry.architectures.values():
-        kinds = sorted(set(entry.stand_in.model_types()) - owned) if entry.stand_in else []
-        made = (registry.stand_in(kind, None) for kind in kinds)
-        found += [architecture for architecture in made if architecture is not None]
-    last = 1 if first else None
-    # An architecture is called by its own name for its first type, and by theirs for the others.
-    named = [
-        (name, kind, entry.tasks[:last])
-        for entry in found
-        for name, kind in zip((entry.name, *entry.model_types[1:]), entry.model_types, strict=False)
-    ]
-    rounds = itertools.zip_longest(*([(name, kind, task) for task in few] for name, kind, few in named))
-    return [
-        {"arch": name, "task": task}
-        for name, kind, task in (case for one in rounds for case in one if case is not None)
-        if (not only or name in only or kind in only) and (not tasks or task in tasks)
-    ]
 
 
 def run_all(pending: Sequence[dict[str, str]], workers: int, file: IO[str], seconds: float) -> None:

@@ -32,6 +32,11 @@ def test_every_type_comes_before_the_second_task_of_any(coverage_script: Any) ->
     registry = load_registry()
     assert all(registry.find(name).name == name for name in ("bert_generation", "openai_gpt", "fnet"))
     assert len({(case["arch"], case["task"]) for case in cases}) == len(cases)
+    # A type that nothing converts is a case as well: it fails, and says why.
+    assert {"arch": "pix2struct", "task": "image-text-to-text"} in cases
+    assert coverage_script.run_case("pix2struct", "image-text-to-text")["reason"].startswith(
+        "UsageError: model type"
+    )
     # Types that an architecture owns beside its first, and what a family registers for each of its own.
     assert {"colsmol", "colqwen2_5", "gpt-sw3"} <= firsts
     assert coverage_script.named_type(registry.find("colsmol"), "colsmol") == "colsmol"
