@@ -202,7 +202,16 @@ def call_odd_experts_alone(model: Any) -> None:
 
 
 def check_counts(entries: Mapping[str, Any], source: str) -> None:
-    """Raise ConfigError where entries of a config.json, or of a config in it, count fewer than no layers."""
+    """Raise ConfigError for counts in a config.json, or in a config in it, that no model has, though one is built.
+
+    Fewer than no layers, and heads that share keys in groups of no whole number.
+    """
+    heads, shared = entries.get("num_attention_heads"), entries.get("num_key_value_heads")
+    if type(heads) is type(shared) is int and shared > 0 and heads % shared:
+        raise ConfigError(
+            f"{source}: its config.json gives {heads} num_attention_heads to {shared} num_key_value_heads",
+            remedy="the first is a multiple of the second",
+        )
     for name, value in entries.items():
         if isinstance(value, Mapping):
             check_counts(value, source)

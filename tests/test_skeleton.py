@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from transformers import CONFIG_MAPPING
 
 from converter.errors import ConfigError, UsageError, WeightError
 from converter.recipes import Constant
-from converter.sources import TransformersModel
+from converter.sources import TransformersModel, check_counts
 from converter.tracing.skeleton import cast_skeleton, load_buffers, parameter_names, weightless
 
 
@@ -82,6 +84,26 @@ def test_a_config_whose_entries_do_not_fit_each_other_is_the_users_to_mend() -> 
         source.skeleton(config, "fill-mask")
     assert raised.value.exit_code == 2
     assert "config.json" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"text_config": {"num_hidden_layers": -1}}, "num_hidden_layers: -1"),
+        (
+            {"num_attention_heads": 6, "num_key_value_heads": 4},
+            "6 num_attention_heads to 4 num_key_value_heads",
+        ),
+    ],
+)
+def test_counts_that_no_model_has_are_refused_although_one_would_be_built(
+    entries: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as raised:
+        check_counts(
+            {"model_type": "llama", "num_attention_heads": 6, "num_key_value_heads": 3} | entries, "mine"
+        )
+    assert raised.value.exit_code == 2
 
 
 def test_a_library_that_a_model_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
