@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from converter.checkpoints.detection import own_name
 from converter.errors import AmbiguousError, UsageError
 from converter.records import Architecture, Checkpoint, Variant
+from converter.sentence_modules import embeds
 from converter.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -172,8 +173,8 @@ def _other_head(
     config, source = checkpoint.config, architecture.source
     source = source.base if isinstance(source, SourceByTask) else source
     named = set(map(str, config.get("architectures") or ()))
-    embeds, own_code = (checkpoint.root / "modules.json").is_file(), bool(config.get("auto_map"))
-    if not named or embeds or own_code or not isinstance(source, TransformersModel):
+    own_code = bool(config.get("auto_map"))
+    if not named or embeds(checkpoint.root) or own_code or not isinstance(source, TransformersModel):
         return None
     if named & set(source.class_names(checkpoint).values()):
         return None

@@ -11,10 +11,14 @@ from typing import Any
 from converter.checkpoints.pickles import index_pickles, pickle_files
 from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError
-from converter.json_files import DOWNLOAD_AGAIN, check_inside, read_list, read_object
+from converter.json_files import DOWNLOAD_AGAIN, check_inside, object_or_empty, read_list, read_object
 from converter.records import TensorInfo
 
 LIST = "modules.json"
+# The settings of a Transformer, called sentence_bert_config.json and after other types.
+SETTINGS = "sentence_*_config.json"
+EMBEDDING = ("feature-extraction", "retrieval")
+MASKED = "MLMTransformer"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,30 @@ def _module(folder: Path, entry: Any) -> SentenceModule:
     config = folder / path / "config.json"
     settings = read_object(config) if path and config.is_file() else {}
     return SentenceModule(kind.rpartition(".")[2], path, settings)
+
+
+def embeds(folder: Path) -> bool:
+    """Whether modules.json lists what embeds: not a reranker, nor an encoder of sparse vectors.
+
+    Newer releases write those as modules too, with the transformer's task among its settings; older ones call a
+    transformer with a masked language model's head MLMTransformer.
+    """
+    first = next(iter(read_modules(folder)), None)
+    if first is None:
+        return (folder / LIST).is_file()
+    files = sorted((folder / first.path).glob(SETTINGS))
+    tasks = (object_or_empty(file).get("transformer_task") for file in files)
+    return first.kind != MASKED and next(filter(None, tasks), EMBEDDING[0]) in EMBEDDING
+
+
+def left_to_clients(folder: Path) -> tuple[str, ...]:
+    """A note on what follows a transformer that does not embed: it is in no graph."""
+    behind = [] if embeds(folder) else [module.kind for module in read_modules(folder)[1:]]
+    if not behind:
+        return ()
+    return (
+        f"modules.json lists {', '.join(behind)} behind the transformer, in no graph: clients compute it",
+    )
 
 
 def encoder_folder(folder: Path, modules: Sequence[SentenceModule]) -> Path:

@@ -12,6 +12,7 @@ from converter import Axis, Component, DummyInputs, Output, Size
 from converter.errors import UsageError
 from converter.plugins._sentence import SentenceModel
 from converter.plugins._text import SIMILARITY, TASKS, longest_text, text_components, text_inputs
+from converter.sentence_modules import embeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +38,10 @@ class EncoderDecoder(SentenceModel):
         classes = list(self.class_names(checkpoint).values())
         named = checkpoint.config.get("architectures") or ()
         usual = next(iter(self.classes))
-        embeds = FEATURES in self.classes and (checkpoint.root / "modules.json").is_file()
-        if classes[0] in named and not embeds:  # files of BART name several classes
+        pooled = FEATURES in self.classes and embeds(checkpoint.root)
+        if classes[0] in named and not pooled:  # files of BART name several classes
             return usual
-        if embeds or set(classes) & set(named) or self.strangers(checkpoint):
+        if pooled or set(classes) & set(named) or self.strangers(checkpoint):
             return super().default_task(checkpoint)
         return FEATURES if FEATURES in self.classes and not _has(checkpoint.tensors, "decoder") else usual
 
@@ -57,7 +58,7 @@ class EncoderDecoder(SentenceModel):
                     remedy="leave --task out to have it found, or convert a checkpoint of the whole model",
                 )
         whole = kind == self.classes.get(FEATURES) and _has(checkpoint.tensors, "decoder")
-        if whole and kind not in named and not (checkpoint.root / "modules.json").is_file():
+        if whole and kind not in named and not embeds(checkpoint.root):
             raise UsageError(
                 f"{checkpoint.source} is a whole encoder-decoder, and the task is one of its encoder alone",
                 remedy=f'put "architectures": ["{kind}"] into its config.json to convert the encoder and no more',

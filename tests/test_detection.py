@@ -52,6 +52,25 @@ def test_the_class_that_config_json_names_tells_the_task(named: str, task: str, 
     assert detect_task(checkpoint(tmp_path, named), ENCODER) == task
 
 
+@pytest.mark.parametrize(
+    ("kind", "purpose", "head", "task"),
+    [
+        ("Transformer", "sequence-classification", "BertForSequenceClassification", "text-classification"),
+        ("Transformer", "fill-mask", "BertForMaskedLM", "fill-mask"),
+        ("Transformer", "feature-extraction", "BertForMaskedLM", "feature-extraction"),
+        ("Transformer", None, "BertForMaskedLM", "feature-extraction"),
+        ("MLMTransformer", None, "BertForMaskedLM", "fill-mask"),
+    ],
+)
+def test_modules_are_an_embedders_unless_the_transformer_has_another_task(
+    kind: str, purpose: str | None, head: str, task: str, tmp_path: Path
+) -> None:
+    settings = {"max_seq_length": 128} | ({"transformer_task": purpose} if purpose else {})
+    modules = [{"type": f"sentence_transformers.{kind}", "path": ""}]
+    found = checkpoint(tmp_path, head, modules=modules, sentence_bert_config=settings)
+    assert detect_task(found, ENCODER) == task
+
+
 def test_of_tasks_that_share_a_class_the_usual_one_is_taken(tmp_path: Path) -> None:
     assert detect_task(checkpoint(tmp_path, "LlamaForCausalLM"), DECODER) == "text-generation-with-past"
 

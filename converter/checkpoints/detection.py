@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.errors import AmbiguousError, UsageError
 from converter.json_files import object_or_empty
 from converter.records import Checkpoint
+from converter.sentence_modules import embeds
 
 # Names that other tools have for tasks.
 SYNONYMS: Mapping[str, str] = {
@@ -45,12 +46,12 @@ def detect_task(
 
     `strangers` are the classes that config.json names where it is sure that none of them is a task's.
 
-    modules.json of sentence-transformers comes first: it embeds, whatever head its transformer was trained with. Then
-    the classes that config.json names, then a chat template. Raises AmbiguousError where that leaves several tasks, and
-    UsageError where the one there is would convert another class than the checkpoint's.
+    modules.json of sentence-transformers comes first: if it lists what embeds, then whatever head its transformer was
+    trained with. Then the classes that config.json names, then a chat template. Raises AmbiguousError where that leaves
+    several tasks, and UsageError where the one there is would convert another class than the checkpoint's.
     """
     tasks = list(classes)
-    if "feature-extraction" in tasks and (checkpoint.root / "modules.json").is_file():
+    if "feature-extraction" in tasks and embeds(checkpoint.root):
         return "feature-extraction"
     named = [str(name) for name in checkpoint.config.get("architectures") or ()]
     # Classes change their capitals: early checkpoints name LLaMAForCausalLM.

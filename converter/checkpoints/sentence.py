@@ -9,6 +9,7 @@ from typing import Any
 from converter.errors import CheckpointError
 from converter.runtime.files import PackageFiles
 from converter.runtime.pooling import modes_of
+from converter.sentence_modules import embeds
 
 ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU")
 ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -16,13 +17,13 @@ ALONE = "a copy of the checkpoint without modules.json is converted as its trans
 
 
 def read_sentence_head(folder: Path) -> dict[str, Any] | None:
-    """The modules after the transformer, as plain values that a config can carry; None where none are listed.
+    """The modules after the transformer, as plain values that a config can carry; None where none embeds.
 
     `{"pooling": ["lasttoken"], "dense": [{"path": "2_Dense", "in": 768, "out": 256, "bias": true, "activation":
     "Tanh"}], "normalize": true}`. Raises CheckpointError for a module that is none of these.
     """
     files = PackageFiles(folder, str(folder), {})
-    if not files.has("modules.json"):
+    if not embeds(folder):
         return None
     head: dict[str, Any] = {"pooling": [], "dense": [], "normalize": False}
     kinds = []

@@ -34,6 +34,7 @@ from converter.records import (
 from converter.request import ConversionRequest
 from converter.scenario import Scenario
 from converter.scratch import scratch_folder
+from converter.sentence_modules import left_to_clients
 from converter.tracing.build import BuildSettings, Built, build_graphs, build_skeleton, select
 from converter.tracing.skeleton import load_buffers
 from converter.weights.writing import Pending, Written, bind_graphs, write_and_check, write_graphs
@@ -178,7 +179,8 @@ class Job:
     def _made(self, planned: Planned, written: Written) -> Made:
         subject, described = self.subject, describe_graphs(planned.built.graphs)
         unused = surplus(subject.checkpoint, written.used | planned.buffers)
-        notes = (*planned.built.notes, *unused, *code_left_alone(subject.checkpoint))
+        left = (*code_left_alone(subject.checkpoint), *left_to_clients(subject.checkpoint.root))
+        notes = (*planned.built.notes, *unused, *left)
         maker = subject.architecture
         return Made(maker.name, maker.stands_in, subject.task, subject.variants, written, described, notes)
 

@@ -195,3 +195,20 @@ def test_modules_that_no_graph_can_hold_are_refused_and_the_remedy_helps(
     assert not (tmp_path / "package").exists()
     (checkpoint / "modules.json").unlink()
     assert run([*arguments, "--task", "sentence-similarity"]) == 0
+
+
+def test_a_sparse_encoder_keeps_its_head_and_a_note_names_what_clients_compute(
+    tiny_checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    """As sentence-transformers writes SPLADE: modules, and a transformer that fills masks."""
+    checkpoint = tmp_path / "splade"
+    shutil.copytree(tiny_checkpoint("bert", task="fill-mask"), checkpoint)
+    entries = [
+        {"path": "", "type": KIND + "Transformer"},
+        {"path": "1_Splade", "type": KIND + "SpladePooling"},
+    ]
+    (checkpoint / "modules.json").write_text(json.dumps(entries))
+    (checkpoint / "sentence_bert_config.json").write_text(json.dumps({"transformer_task": "fill-mask"}))
+    report = convert(model=checkpoint, output=tmp_path / "package", parity="off")
+    assert report.task == "fill-mask"
+    assert any("SpladePooling" in note for note in report.notes)
