@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # Of an image where the config names no size of its own.
 SIDE = 40
+# Images are tried up to this side: attention over all patches of a larger one takes gigabytes.
+LARGEST = 896
+# The widest stride of models that halve their patches.
+HALVED = 32
 
 
 def image_size(config: Any) -> tuple[int, int]:
@@ -100,13 +104,27 @@ def _reference(
 def _axes(kind: Kind, config: Any) -> Sequence[Axis]:
     axes = [Axis("batch_size", 2, high=4)]
     if _varies(kind, config):
-        step = -(-image_size(config)[0] // kind.unit)
-        axes += [Axis("height", 2 * step, low=step, high=4 * step)]
-        axes += [Axis("width", 3 * step, low=step, high=4 * step)]
+        low = -(-image_size(config)[0] // kind.unit)
+        further = _further(low, LARGEST // kind.unit, _patch(config) if kind.unit == 1 else 1)
+        axes += [Axis("height", low + further, low=low, high=low + 3 * further)]
+        axes += [Axis("width", low + 2 * further, low=low, high=low + 3 * further)]
     if kind.masked:
         # Of a resolution of its own: transformers.js sends 64 x 64 whatever the image's size.
         axes += [Axis("mask_height", 64, low=32, high=160), Axis("mask_width", 56, low=32, high=160)]
     return axes
+
+
+def _further(low: int, largest: int, step: int) -> int:
+    """By how much a traced side exceeds the least: as much again, or some steps where that leads beyond the largest."""
+    room = max(largest - low, low // 4) // 3
+    return low if room >= low else max(step, room - room % step)
+
+
+def _patch(config: Any) -> int:
+    """Pixels that images grow by: a patch, or what it becomes in models that halve their patches."""
+    of = config if hasattr(config, "patch_size") else getattr(config, "backbone_config", None)
+    size = getattr(of, "patch_size", None)
+    return size if isinstance(size, int) and HALVED % size else HALVED
 
 
 def _components(kind: Kind, config: Any, task: str) -> Sequence[Component]:

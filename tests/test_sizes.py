@@ -35,6 +35,22 @@ def test_drawn_sizes_lie_in_the_ranges_and_come_from_the_seed() -> None:
     assert draw_sizes(AXES, 1, 24) != sizes
 
 
+@pytest.mark.parametrize(
+    ("model_type", "side", "patch", "most"),
+    [("vit", 224, 16, 896), ("dinov2", 518, 14, 896), ("yolos", (800, 1333), 16, 1000)],
+)
+def test_images_as_published_are_traced_larger_and_not_at_a_multiple_that_no_memory_holds(
+    model_type: str, side: Any, patch: int, most: int
+) -> None:
+    architecture = load_registry().find(model_type)
+    config = SimpleNamespace(model_type=model_type, image_size=side, patch_size=patch)
+    (component,) = architecture.components(config, architecture.tasks[0])
+    height, width = (axis for axis in component.axes if axis.name in ("height", "width"))
+    low = side if isinstance(side, int) else side[0]
+    assert height.low == width.low == low < height.traced < width.traced < height.high <= most
+    assert height.traced % patch == width.traced % patch == 0
+
+
 def test_drawing_leaves_nothing_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
