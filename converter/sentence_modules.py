@@ -100,6 +100,14 @@ def check_transformer(folder: Path, inner: Path, modules: Sequence[SentenceModul
     )
 
 
+def dense_weights(folder: Path) -> list[str]:
+    """Files of the dense layers behind a pooling: sentence-transformers reads them beside the graph, and wants them."""
+    modules = read_modules(folder)
+    pooled = any(module.kind == "Pooling" for module in modules)
+    files = [f"{module.path}/model.safetensors" for module in modules if pooled and module.kind == "Dense"]
+    return [name for name in files if (folder / name).is_file()]
+
+
 def lift_encoder(package: Path, path: str) -> None:
     """Say in a package's modules.json that the module from the folder `path` lies at the top."""
     entries = read_list(package / LIST)

@@ -11,7 +11,7 @@ from converter.card.front_matter import CARD, SOURCE_CARD
 from converter.errors import CheckpointError
 from converter.json_files import object_or_empty
 from converter.paths import stays_inside
-from converter.sentence_modules import lift_encoder
+from converter.sentence_modules import dense_weights, lift_encoder
 
 _SUFFIXES = {".json", ".txt", ".jinja", ".model", ".vocab", ".spm", ".bpe", ".codes", ".tiktoken"}
 _LEGAL = re.compile(r"(licen[cs]e|notice|copying|use_policy)([._-].*)?(\.(md|txt|rst))?", re.IGNORECASE)
@@ -102,11 +102,12 @@ def copy_companions(
 
 
 def _copy_from(folder: Path, package: Path, *, leave: str | None = None) -> tuple[list[str], list[str]]:
-    """All companions but those in the folder `leave`."""
+    """All companions but those in the folder `leave`, and what sentence-transformers computes behind the graph."""
     copied: list[str] = []
     notes: list[str] = []
+    wanted = {CARD, *dense_weights(folder)}
     for name in list_files(folder):
-        if (not is_companion(name) and name != CARD) or name.partition("/")[0] == leave:
+        if (not is_companion(name) and name not in wanted) or name.partition("/")[0] == leave:
             continue
         source = folder / name
         if not stays_inside(source, folder):
