@@ -35,12 +35,18 @@ class Projection:
     residual: bool = False
 
 
+# What sentence-transformers puts behind the dense layers of its MultiVectorEncoder; PyLate does the same unasked.
+BEHIND = ["MultiVectorMask", "Normalize"]
+
+
 def projections_of(checkpoint: Checkpoint) -> tuple[Projection, ...]:
     """What a checkpoint puts behind its backbone: a `linear` of its own, or modules that are all Dense.
 
     Nothing where it has neither: pooling makes one vector of a text.
     """
     chain = checkpoint.modules[1:]
+    if [module.kind for module in chain[-2:]] == BEHIND:
+        chain = chain[:-2]
     if chain and all(module.kind == "Dense" for module in chain):
         return tuple(
             _projection(

@@ -1,7 +1,8 @@
-"""Queries and documents of ColBERT: markers, expansion and what is left out, as its two libraries have them.
+"""Queries and documents of ColBERT: markers, expansion and what is left out, as its libraries have them.
 
 PyLate writes its settings into config_sentence_transformers.json; ColBERT's own checkpoints have them in
-artifact.metadata, or not at all, and mark texts with two tokens that BERT left unused.
+artifact.metadata, or not at all, and mark texts with two tokens that BERT left unused. sentence-transformers has
+prompts for markers, which may be empty, and the rest with its modules.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ PYLATE, OWN = "config_sentence_transformers.json", "artifact.metadata"
 
 @dataclass(frozen=True)
 class Convention:
-    """Markers follow a text's first token; lengths count all tokens; `skipped` have no vectors in documents."""
+    """Markers follow a text's first token; lengths count all tokens; `skipped` have no vectors in documents.
+
+    A marker may be empty, and so may the token that queries are filled up with: then it is the mask token.
+    """
 
     query_marker: str = "[unused0]"
     document_marker: str = "[unused1]"
@@ -32,10 +36,14 @@ class Convention:
     expand: bool = True
     attend: bool = False
     skipped: tuple[str, ...] = tuple(string.punctuation)
+    filler: str = ""
 
     @staticmethod
     def read(files: PackageFiles) -> Convention:
-        """What the package says: PyLate's settings, else ColBERT's own, else the defaults of ColBERTv2."""
+        """What the package says: its modules' or PyLate's settings, ColBERT's own, or the defaults of ColBERTv2."""
+        for entry in files.read_json("modules.json") or []:
+            if str(entry["type"]).endswith(".MultiVectorMask"):
+                return _of_modules(files, files.read_object(f"{entry['path']}/config.json"))
         pylate, own = files.read_object(PYLATE), files.read_object(OWN)
         if "query_prefix" in pylate or "query_length" in pylate:
             return _of_pylate(pylate)
@@ -63,6 +71,29 @@ def _of_pylate(config: Mapping[str, Any]) -> Convention:
     )
 
 
+def _of_modules(files: PackageFiles, mask: Mapping[str, Any]) -> Convention:
+    """Of a MultiVectorEncoder of sentence-transformers."""
+    settings = files.read_object("sentence_bert_config.json")
+    prompts = files.read_object(PYLATE).get("prompts") or {}
+    expansion = settings.get("query_expansion") or {}
+    if expansion.get("strategy", "fixed") != "fixed" or mask.get("keep_only_token_ids"):
+        raise PackageError(
+            f"{files.folder} has settings of a MultiVectorEncoder that this runtime does not know",
+            remedy="prepare texts with sentence-transformers, and run onnxruntime on them",
+        )
+    longest = int(files.read_object("config.json").get("max_position_embeddings") or 512)
+    return Convention(
+        query_marker=str(prompts.get("query") or "").strip(),
+        document_marker=str(prompts.get("document") or "").strip(),
+        query_length=expansion.get("length") or settings.get("query_length") or longest,
+        document_length=settings.get("document_length") or longest,
+        expand=bool(expansion),
+        attend=bool(expansion.get("attend")),
+        skipped=tuple(mask.get("skiplist_words") or ()),
+        filler=str(expansion.get("token") or ""),
+    )
+
+
 class Documents:
     """Texts as the tensors of a ColBERT graph."""
 
@@ -70,11 +101,15 @@ class Documents:
         self._tokens = TextTokenizer(files)
         self._files = files
         self.convention = Convention.read(files)
-        self._query_id = self._number(self.convention.query_marker)
-        self._document_id = self._number(self.convention.document_marker)
-        self._mask_id = self._number(self._tokens.token("mask_token") or "[MASK]")
+        self._query_ids = self._numbers(self.convention.query_marker)
+        self._document_ids = self._numbers(self.convention.document_marker)
+        filler = self.convention.filler or self._tokens.token("mask_token") or "[MASK]"
+        self._fill_id = self._number(filler) if self.convention.expand else self._tokens.pad_id
         skipped = (self._skipped(word) for word in self.convention.skipped)
         self._skipped_ids = sorted(number for number in skipped if number is not None)
+
+    def _numbers(self, marker: str) -> list[int]:
+        return [self._number(marker)] if marker else []
 
     def _number(self, token: str) -> int:
         number = self._tokens.tokenizer.token_to_id(token)
@@ -93,22 +128,22 @@ class Documents:
         ids = self._tokens.tokenizer.encode(word, add_special_tokens=False).ids
         return ids[0] if ids else None
 
-    def _rows(self, texts: Sequence[str], marker: int, most: int) -> list[list[int]]:
+    def _rows(self, texts: Sequence[str], marker: list[int], most: int) -> list[list[int]]:
         """Token ids with the marker second; cut at `most` tokens, the last of which is then the closing one."""
-        self._tokens.truncate_at(most - 1)
+        self._tokens.truncate_at(most - len(marker))
         encodings = self._tokens.encode(texts)
-        return [[encoding.ids[0], marker, *encoding.ids[1:]] for encoding in encodings]
+        return [[encoding.ids[0], *marker, *encoding.ids[1:]] for encoding in encodings]
 
     def queries(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._rows(texts, self._query_id, self.convention.query_length)
+        return self._rows(texts, self._query_ids, self.convention.query_length)
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._rows(texts, self._document_id, self.convention.document_length)
+        return self._rows(texts, self._document_ids, self.convention.document_length)
 
     def query_feed(self, rows: Sequence[Sequence[int]]) -> tuple[dict[str, Array], Array]:
         """Tensors and which vectors count: all of them where queries are filled up with mask tokens."""
         width = self.convention.query_length if self.convention.expand else max(map(len, rows))
-        feed = self._feed(rows, width, self._mask_id if self.convention.expand else self._tokens.pad_id)
+        feed = self._feed(rows, width, self._fill_id)
         if not self.convention.expand:
             return feed, feed["attention_mask"].astype(bool)
         if self.convention.attend:

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import convert
+from converter.checkpoint import open_checkpoint
 from converter.cli.main import run
+from converter.plugins._projected import projections_of
 from converter.registry import load_registry
 from converter.request import ConversionRequest
 from converter.seeding import seed_weights
@@ -125,6 +127,26 @@ def test_a_pylate_folder_brings_its_chain_of_projections(tmp_path: Path) -> None
         middle = nn.functional.gelu(first(backbone(tokens, attention_mask=mask)[0]))
         expected = nn.functional.normalize(second(middle) + residual(middle), dim=-1).numpy()
     assert np.abs(graph(tmp_path / "package", input_ids=tokens, attention_mask=mask) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("behind", "widths"), [(["MultiVectorMask", "Normalize"], [13]), (["Normalize"], []), (["Pooling"], [])]
+)
+def test_a_multi_vector_encoder_of_sentence_transformers_brings_projections(
+    behind: list[str], widths: list[int], tmp_path: Path
+) -> None:
+    """Its modules end in what the graph does with every vector; without them, or with a pooling, it is none."""
+    kinds = ["Transformer", "Dense", *behind]
+    paths = [f"{index}_{kind}" if index else "" for index, kind in enumerate(kinds)]
+    listed = [
+        {"type": f"sentence_transformers.{kind}", "path": path}
+        for kind, path in zip(kinds, paths, strict=True)
+    ]
+    (tmp_path / "1_Dense").mkdir()
+    save_file({"linear.weight": torch.zeros(13, 36)}, tmp_path / "1_Dense" / "model.safetensors")
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    transformers.BertModel(transformers.BertConfig(**SIZES, intermediate_size=52)).save_pretrained(tmp_path)
+    assert [entry.outputs for entry in projections_of(open_checkpoint(tmp_path))] == widths
 
 
 def test_a_text_encoder_without_projection_is_no_colbert(

@@ -119,6 +119,37 @@ def test_pylate_has_prefixes_lengths_and_words_of_its_own(package: Path) -> None
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_modules_of_a_multi_vector_encoder_have_prompts_and_settings_of_their_own(package: Path) -> None:
+    """As sentence-transformers writes them: a prompt for queries, none for documents, no mask of punctuation."""
+    mask = {"type": "sentence_transformers.multi_vector_encoder.MultiVectorMask", "path": "2_MultiVectorMask"}
+    (package / "2_MultiVectorMask").mkdir()
+    expansion = {"strategy": "fixed", "attend": False, "token": "the", "length": 9}
+    written = {
+        "modules.json": [{"type": "sentence_transformers.Transformer", "path": ""}, mask],
+        "2_MultiVectorMask/config.json": {"skiplist_words": [","]},
+        "sentence_bert_config.json": {"document_length": 11, "query_expansion": expansion},
+        "config_sentence_transformers.json": {"prompts": {"query": "[unused0] ", "document": ""}},
+    }
+    for name, content in written.items():
+        (package / name).write_text(json.dumps(content))
+    model = LateInteraction(package)
+    for text, found in zip(TEXTS, model.encode_queries(TEXTS), strict=True):
+        tokens = pieces(text, "[unused0]", 9)
+        np.testing.assert_allclose(
+            found, expected(tokens + ["the"] * (9 - len(tokens)), len(tokens)), atol=1e-6
+        )
+    made = tokenizer()
+    made.enable_truncation(11)
+    for text, found in zip(TEXTS, model.encode_documents(TEXTS), strict=True):
+        tokens = made.encode(text).tokens
+        wanted = expected([token for token in tokens if token != ","], len(tokens))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    expansion["strategy"] = "min"
+    (package / "sentence_bert_config.json").write_text(json.dumps({"query_expansion": expansion}))
+    with pytest.raises(PackageError, match="does not know"):
+        LateInteraction(package).encode_queries(TEXTS)
+
+
 def test_queries_without_expansion_are_as_long_as_they_are(package: Path) -> None:
     settings = {**PYLATE, "do_query_expansion": False}
     (package / "config_sentence_transformers.json").write_text(json.dumps(settings))
