@@ -70,6 +70,24 @@ def text_inputs(config: Any, masked: tuple[str, ...], size: Size) -> DummyInputs
     return replace(inputs, valid=dict.fromkeys(masked, valid))
 
 
+def page_inputs(config: Any, masked: tuple[str, ...], size: Size) -> DummyInputs:
+    """Those of a text, and where its tokens stand on their page for models that look at that (LayoutLM, LiLT).
+
+    Left, top, right and bottom; at padding all are 0.
+    """
+    import torch
+
+    inputs, page = text_inputs(config, masked, size), getattr(config, "max_2d_position_embeddings", None)
+    if page is None:
+        return inputs
+    mask = inputs.tensors["attention_mask"]
+    generator = torch.Generator().manual_seed(size.seed)
+    corners = torch.randint(0, page, (*mask.shape, 2, 2), generator=generator).sort(dim=-2).values
+    boxes = corners.flatten(2) * mask[..., None]
+    axes = {**inputs.axes, "bbox": TOKENS}
+    return replace(inputs, tensors={**inputs.tensors, "bbox": boxes}, axes=axes)
+
+
 def choice_inputs(config: Any, size: Size) -> DummyInputs:
     """(batch, choices, sequence): every choice is a text of its own."""
     batch, choices = size["batch_size"], size["num_choices"]
@@ -103,7 +121,7 @@ def text_components(config: Any, task: str) -> Sequence[Component]:
         return (
             _component(fields, partial(choice_inputs, config), (*axes, Axis("num_choices", 3, high=5)), 2),
         )
-    inputs = partial(text_inputs, config, fields if per_token else ())
+    inputs = partial(page_inputs, config, fields if per_token else ())
     return (_component(fields, inputs, axes, 2 if per_token else 1),)
 
 

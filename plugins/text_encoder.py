@@ -93,9 +93,12 @@ FAMILY: dict[str, dict[str, Any]] = {
     "yoso": {},
 }
 
+# Of questions about a page.
+OTHERS = {("question-answering", "layoutlm"): "AutoModelForDocumentQuestionAnswering"}
+
 # What transformers has no class for, or one that takes more than token ids.
 WITHOUT: dict[str, tuple[str, ...]] = {
-    "question-answering": ("esm", "esmc", "eurobert", "gte", "layoutlm", "nomic_bert"),
+    "question-answering": ("esm", "esmc", "eurobert", "gte", "nomic_bert"),
     "fill-mask": ("lilt", "markuplm", "splinter"),
     "text-classification": ("splinter",),
     "token-classification": ("splinter",),
@@ -126,7 +129,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 summary="bidirectional text encoder and its heads",
                 reference_checkpoint="sentence-transformers/all-MiniLM-L6-v2" if model_type == "bert" else "",
                 source=SentenceModel(
-                    classes={task: TASKS[task][0] for task in tasks},
+                    classes={task: OTHERS.get((task, model_type), TASKS[task][0]) for task in tasks},
                     tiny={**TINY, **extra},
                     model_type=model_type,
                     pooled=(SIMILARITY,),

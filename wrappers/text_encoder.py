@@ -28,8 +28,10 @@ class TextEncoder(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         token_type_ids: torch.Tensor | None = None,
+        bbox: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """All inputs int64 (batch, sequence); outputs as the model's head gives them."""
-        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments, **self.options)
+        """All inputs int64 (batch, sequence), boxes with four numbers a token; outputs as the head gives them."""
+        optional = {"token_type_ids": token_type_ids, "bbox": bbox}
+        given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **given, **self.options)
         return tuple(output[field] for field in self.fields)
