@@ -102,7 +102,10 @@ def check_transformer(folder: Path, inner: Path, modules: Sequence[SentenceModul
 
 def dense_weights(folder: Path) -> list[str]:
     """Files of the dense layers behind a pooling: sentence-transformers reads them beside the graph, and wants them."""
-    modules = read_modules(folder)
+    try:
+        modules = read_modules(folder)
+    except CheckpointError:  # opening it says so; as an adapter's folder it is not opened
+        return []
     pooled = any(module.kind == "Pooling" for module in modules)
     files = [f"{module.path}/model.safetensors" for module in modules if pooled and module.kind == "Dense"]
     return [name for name in files if (folder / name).is_file()]
