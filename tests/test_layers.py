@@ -89,6 +89,13 @@ def test_layers_that_share_a_parameter_are_left_alone() -> None:
     assert kept(model) is None
 
 
+@pytest.mark.parametrize(("stride", "places"), [(1, (0, 1, 2)), (2, None)])
+def test_layers_that_shorten_what_they_hand_on_are_left_alone(stride: int, places: Any) -> None:
+    """As wav2vec 2.0 has them in its published widths: seven convolutions, of which four are alike."""
+    model = Stack([nn.Conv1d(4, 4, 3, stride=stride) for _ in range(6)])
+    assert kept(model) == places
+
+
 def test_short_lists_and_lists_inside_cut_layers_are_left_alone() -> None:
     model = stack(4, lambda position: {"experts": nn.ModuleList(nn.Linear(3, 3) for _ in range(5))})
     model.stages = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))

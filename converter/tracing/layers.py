@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from converter.tracing.signature import index_attributes, reads_any, signatures
 
@@ -69,7 +70,7 @@ def cut_layers(model: nn.Module) -> LayerPlan:
             continue
         classes = _classes(lists, holders)
         kept = tuple(i for i, kind in enumerate(classes) if classes[:i].count(kind) < TRACED)
-        if len(kept) == len(classes):
+        if len(kept) == len(classes) or _resizes(lists, kept):
             continue
         for layers in lists:
             _shorten(layers, kept)
@@ -77,6 +78,16 @@ def cut_layers(model: nn.Module) -> LayerPlan:
             _renumber(holder, group[0], kept, len(classes))
         cuts += [CutList(path, kept, classes) for path in group]
     return LayerPlan(tuple(cuts))
+
+
+def _resizes(lists: Sequence[nn.ModuleList], kept: Sequence[int]) -> bool:
+    """Whether a layer that would be dropped makes what it hands on shorter, as wav2vec 2.0's convolutions do.
+
+    What follows counts on the size that all of them leave.
+    """
+    dropped = (layer for layers in lists for place, layer in enumerate(layers) if place not in kept)
+    parts = (module for layer in dropped for module in layer.modules())
+    return any(isinstance(part, _ConvNd) and max(part.stride) > 1 for part in parts)
 
 
 def _sibling_lists(model: nn.Module) -> Iterator[list[str]]:
