@@ -51,7 +51,10 @@ def test_companions_are_what_a_client_needs_and_no_weights_or_code(tmp_path: Pat
 
 def test_absent_companions_are_noted(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "config.json").write_text('{"vision_config": {}}')
+    config = tmp_path / "checkpoint" / "config.json"
+    config.write_text('{"image_size": 24}')
+    assert copy_companions(config.parent, tmp_path / "images")[1] == ["the checkpoint has no processor files"]
+    config.write_text('{"vision_config": {}, "text_config": {"vocab_size": 601}}')
     copied, notes = copy_companions(tmp_path / "checkpoint", tmp_path / "package")
     assert copied == ["config.json"]
     assert notes == ["the checkpoint has no tokenizer files", "the checkpoint has no processor files"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from converter.card.front_matter import CARD, SOURCE_CARD
 from converter.errors import CheckpointError
@@ -136,12 +137,18 @@ def _absences(checkpoint: Path, copied: Iterable[str]) -> list[str]:
     # sentence-transformers may keep the encoder, and what belongs to it, in `0_Transformer`.
     names = {_ENCODER_FOLDER.sub("", name) for name in copied}
     notes = [] if "config.json" in names else ["the checkpoint has no config.json"]
-    if not any(_TOKENIZER.fullmatch(name) for name in names):
+    config = object_or_empty(checkpoint / "config.json")
+    if _reads_tokens(config) and not any(_TOKENIZER.fullmatch(name) for name in names):
         notes.append("the checkpoint has no tokenizer files")
-    if _sees_images(checkpoint / "config.json") and not names & _PROCESSOR:
+    if _sees_images(config) and not names & _PROCESSOR:
         notes.append("the checkpoint has no processor files")
     return notes
 
 
-def _sees_images(config: Path) -> bool:
-    return any("vision_config" in key or key == "image_size" for key in object_or_empty(config))
+def _reads_tokens(config: Mapping[str, Any]) -> bool:
+    parts = (part for part in config.values() if isinstance(part, Mapping))
+    return "vocab_size" in config or any("vocab_size" in part for part in parts)
+
+
+def _sees_images(config: Mapping[str, Any]) -> bool:
+    return any("vision_config" in key or key == "image_size" for key in config)
