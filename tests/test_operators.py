@@ -115,3 +115,23 @@ def test_what_training_rounded_is_rounded_in_the_graph(tmp_path: Path, low: int,
     assert nodes.count("QuantizeLinear") == nodes.count("DequantizeLinear") == 4
     for array, expected in zip(session.run(None, {"x": x[:2].numpy()}), model(x[:2]), strict=True):
         assert np.abs(array - expected.detach().numpy()).max() < 1e-6
+
+
+class SaidTwice(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        states = x + 1
+        return states, states, 2 * x
+
+
+def test_one_tensor_may_be_two_outputs(tmp_path: Path) -> None:
+    """BLIP's answers to questions give an image's states under two names."""
+    x = torch.arange(6.0).reshape(2, 3)
+    inputs = DummyInputs({"x": x}, {"x": {0: "batch_size"}})
+    session = traced(
+        SaidTwice(), inputs, Size({"batch_size": 2}), ["first", "second", "third"], tmp_path / "m"
+    )
+    assert [value.name for value in session.get_outputs()] == ["first", "second", "third"]
+    assert all(
+        np.array_equal(*pair)
+        for pair in zip(session.run(None, {"x": x.numpy()}), SaidTwice()(x), strict=True)
+    )

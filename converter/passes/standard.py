@@ -6,7 +6,7 @@ They run while the weights are hidden: a library pass that looks at a weight's v
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import onnx_ir as ir
@@ -67,7 +67,20 @@ def share_subexpressions(model: ir.Model) -> bool:
             common.DeduplicateInitializersPass(),
             common.CommonSubexpressionEliminationPass(),
         )
-        return bool(steps(model).modified)
+        names = [value.name for value in model.graph.outputs]
+        modified = bool(steps(model).modified)
+        _name_outputs(model.graph, names)
+        return modified
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str | None]) -> None:
+    """onnx-ir 1.1 leaves out a copy that is an output of what is one as well, and then both have one name."""
+    for place, (value, name) in enumerate(zip(list(graph.outputs), names, strict=True)):
+        if value.name != name:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = name, value.type, value.shape
+            graph.append(copy)
+            graph.outputs[place] = copy.outputs[0]
 
 
 def remove_unused(model: ir.Model) -> bool:

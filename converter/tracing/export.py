@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,15 @@ def _distinct(inputs: DummyInputs, dtype: Dtype) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.to(kind) if tensor.is_floating_point() else tensor for tensor in copies)
 
 
+def _apart(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """What is returned twice (BLIP's image states) is copied: a tensor has one name, and two outputs want two."""
+    before = (outputs[:place] for place in range(len(outputs)))
+    return tuple(
+        output.clone() if any(output is other for other in others) else output
+        for output, others in zip(outputs, before, strict=True)
+    )
+
+
 class ByName(nn.Module):
     """Hands positional tensors on by name: torch.export takes no names that are not identifiers (`past.0.key`)."""
 
@@ -136,7 +145,8 @@ class ByName(nn.Module):
         self.names = names
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        return self.wrapper(**dict(zip(self.names, tensors, strict=True)))
+        found = self.wrapper(**dict(zip(self.names, tensors, strict=True)))
+        return _apart(found) if isinstance(found, (tuple, list)) else found
 
 
 def _leave_recipes(graph: ir.Graph, wrapper: nn.Module, model: nn.Module, stem: str) -> None:

@@ -98,6 +98,16 @@ def test_equal_things_are_computed_once() -> None:
     assert len(graph.graph.initializers) == 1
 
 
+def test_a_copy_that_is_an_output_beside_its_source_keeps_its_name() -> None:
+    x = rows()
+    source = ir.node("Relu", [x])
+    copy = ir.node("Identity", source.outputs)
+    graph = model([x], [source, copy], [], source, copy)
+    graph.graph.outputs[0].name, graph.graph.outputs[1].name = "first", "second"
+    share_subexpressions(graph)
+    assert [value.name for value in graph.graph.outputs] == ["first", "second"]
+
+
 def test_weights_are_not_shared_by_looking_at_them() -> None:
     one, two = weight("one"), weight("two")
     graph = model([], [ir.node("Add", [one, two])], [one, two])
