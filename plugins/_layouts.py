@@ -157,6 +157,7 @@ def image_sizes(config: Any) -> list[tuple[int, int]]:
     found = [
         getattr(vision, "image_size", None),
         getattr(config, "image_size", None),
+        getattr(getattr(config, "backbone_config", None), "image_size", None),
         *processor_sizes(config),
     ]
     sizes = [(size, size) if isinstance(size, int) else tuple(size) for size in found if size]

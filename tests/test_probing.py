@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeque
 from converter import Size
 from converter.errors import ExportError, UsageError
 from converter.plugins._causal import probed
-from converter.plugins._layouts import draw
+from converter.plugins._layouts import draw, image_sizes
 from converter.plugins._probe import Prober
 from converter.plugins._shrink import WAYS, shrunk, smaller
 from converter.plugins.generic import GenericModel
@@ -258,3 +258,8 @@ class Stacked(nn.Module):
 def test_a_width_that_the_config_does_not_tell_is_read_off_the_first_layer() -> None:
     plan = Prober(Stacked(), SimpleNamespace(num_mel_bins=11)).plan()
     assert plan.inputs["input_features"].dims == ("batch_size", "num_frames", 33)
+
+
+def test_images_are_as_high_and_as_wide_as_the_backbone_wants_them() -> None:
+    """VitPose has its size there alone, and it is no square."""
+    assert image_sizes(CONFIG_MAPPING["vitpose"]())[0] == (256, 192)
