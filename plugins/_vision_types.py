@@ -36,6 +36,7 @@ class Kind:
     pooled   whether its features come with a `pooler_output` whose weights every checkpoint has
     tasks    those it has a class for
     unit     pixels that height and width have to be multiples of
+    windows  whether the last stage's grid has to be as large as a window of attention
     masked   whether it takes a mask of which pixels are image
     whole    whether `tiny` is all of its config
     heads    task -> class and fields, where they are not the usual ones
@@ -49,6 +50,7 @@ class Kind:
     pooled: bool = False
     tasks: tuple[str, ...] = ENCODER
     unit: int = 1
+    windows: bool = False
     masked: bool = False
     whole: bool = False
     freezes: str = ""
@@ -202,7 +204,7 @@ FAMILY: dict[str, Kind] = {
     "dinov2_with_registers": Kind(pooled=True, freezes="dinov2_with_registers"),
     "dinov3_convnext": Kind(CONV, pooled=True, tasks=(FEATURES,)),
     "dinov3_vit": Kind(pooled=True, tasks=(FEATURES,)),
-    "donut-swin": Kind(SWIN, dynamic=False, pooled=True),
+    "donut-swin": Kind(SWIN, windows=True, pooled=True),
     "dpt": Kind(DPT, dynamic=False, tasks=(DEPTH, PIXELS)),
     # Its stem has 32 channels times the coefficient whatever the lists say, its head 1280.
     "efficientnet": Kind(
@@ -248,8 +250,8 @@ FAMILY: dict[str, Kind] = {
     "rt_detr_v2": Kind(RT_DETR, tasks=(OBJECTS,), unit=32, whole=True, freezes="rt_detr_v2"),
     "segformer": Kind({**PYRAMID, "decoder_hidden_size": 20}, tasks=(*ENCODER, PIXELS)),
     "siglip_vision_model": Kind(options=STRETCH, pooled=True, tasks=(FEATURES,)),
-    "swin": Kind(SWIN, dynamic=False, pooled=True),
-    "swinv2": Kind({**SWIN, "pretrained_window_sizes": [0, 0, 0]}, dynamic=False, pooled=True),
+    "swin": Kind(SWIN, windows=True, pooled=True),
+    "swinv2": Kind({**SWIN, "pretrained_window_sizes": [0, 0, 0]}, pooled=True),
     "table-transformer": Kind(DETR, tasks=(OBJECTS,), masked=True, whole=True),
     # Its pools have sizes of their own, whatever the image's.
     "upernet": Kind({**STAGED, "hidden_size": 12}, tasks=(PIXELS,), dynamic=False, whole=True),

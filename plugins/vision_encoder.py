@@ -46,9 +46,22 @@ def image_size(config: Any) -> tuple[int, int]:
 
 
 def _varies(kind: Kind, config: Any) -> bool:
-    """Whether the image's size may vary. Where a backbone has windows, or a table of positions, it may not."""
-    backbone = FAMILY.get(getattr(getattr(config, "backbone_config", None), "model_type", ""))
+    """Whether the image's size may vary. Where there is a table of positions, in a backbone too, it may not."""
+    inner = getattr(config, "backbone_config", None)
+    backbone = FAMILY.get(getattr(inner, "model_type", ""))
+    if any(getattr(part, "use_absolute_embeddings", False) for part in (config, inner)):
+        return False
     return kind.dynamic and (backbone is None or backbone.dynamic) and _options(kind, config) == kind.options
+
+
+def _least(kind: Kind, config: Any) -> int:
+    """The least side of an image, in units."""
+    if not kind.windows:
+        return -(-image_size(config)[0] // kind.unit)
+    # Each stage but the first halves the grid, and rounds up. A window never is larger than the last one's.
+    grid = (config.window_size - 1) * 2 ** (len(config.depths) - 1) + 1
+    least: int = (grid - 1) * config.patch_size + 1
+    return least
 
 
 def _options(kind: Kind, config: Any) -> Mapping[str, Any]:
@@ -89,25 +102,33 @@ def _mask(batch: int, size: Size) -> torch.Tensor:
 
 
 def _wrapper(fields: tuple[str, ...], kind: Kind, model: nn.Module) -> nn.Module:
+    from converter.wrappers.swin import WindowedVisionEncoder, has_windows
     from converter.wrappers.vision_encoder import VisionEncoder
 
-    return VisionEncoder(model, fields, _options(kind, model.config))
+    windowed = _varies(kind, model.config) and has_windows(model)
+    wrapped = WindowedVisionEncoder if windowed else VisionEncoder
+    return wrapped(model, fields, _options(kind, model.config))
 
 
 def _reference(
     fields: tuple[str, ...], kind: Kind, model: nn.Module, tensors: Any
 ) -> dict[str, torch.Tensor]:
-    output = model(**tensors, **_options(kind, model.config))
+    from converter.wrappers.swin import as_loaded
+
+    with as_loaded(model):
+        output = model(**tensors, **_options(kind, model.config))
     return {name: output[name] for name in fields}
 
 
 def _axes(kind: Kind, config: Any) -> Sequence[Axis]:
     axes = [Axis("batch_size", 2, high=4)]
     if _varies(kind, config):
-        low = -(-image_size(config)[0] // kind.unit)
+        low = _least(kind, config)
         further = _further(low, LARGEST // kind.unit, _patch(config) if kind.unit == 1 else 1)
-        axes += [Axis("height", low + further, low=low, high=low + 3 * further)]
-        axes += [Axis("width", low + 2 * further, low=low, high=low + 3 * further)]
+        own = min(max(image_size(config)), LARGEST) // kind.unit
+        high = max(low + 3 * further, own)
+        axes += [Axis("height", low + further, low=low, high=high)]
+        axes += [Axis("width", low + 2 * further, low=low, high=high)]
     if kind.masked:
         # Of a resolution of its own: transformers.js sends 64 x 64 whatever the image's size.
         axes += [Axis("mask_height", 64, low=32, high=160), Axis("mask_width", 56, low=32, high=160)]
