@@ -71,21 +71,41 @@ def text_inputs(config: Any, masked: tuple[str, ...], size: Size) -> DummyInputs
 
 
 def page_inputs(config: Any, masked: tuple[str, ...], size: Size) -> DummyInputs:
-    """Those of a text, and where its tokens stand on their page for models that look at that (LayoutLM, LiLT).
+    """Those of a text, and where its tokens stand on their page for models that look at that."""
+    inputs = text_inputs(config, masked, size)
+    places: dict[str, torch.Tensor] = {}
+    if getattr(config, "max_2d_position_embeddings", None) is not None:
+        places = _boxes(config, inputs.tensors["attention_mask"], size.seed)
+    elif getattr(config, "max_xpath_tag_unit_embeddings", None) is not None:
+        places = _paths(config, inputs.tensors["attention_mask"], size.seed)
+    axes = {**inputs.axes, **dict.fromkeys(places, TOKENS)}
+    return replace(inputs, tensors={**inputs.tensors, **places}, axes=axes)
 
-    Left, top, right and bottom; at padding all are 0.
-    """
+
+def _boxes(config: Any, mask: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    """On a scan (LayoutLM, LiLT): left, top, right and bottom; at padding all are 0."""
     import torch
 
-    inputs, page = text_inputs(config, masked, size), getattr(config, "max_2d_position_embeddings", None)
-    if page is None:
-        return inputs
-    mask = inputs.tensors["attention_mask"]
-    generator = torch.Generator().manual_seed(size.seed)
+    generator = torch.Generator().manual_seed(seed)
+    page = config.max_2d_position_embeddings
     corners = torch.randint(0, page, (*mask.shape, 2, 2), generator=generator).sort(dim=-2).values
-    boxes = corners.flatten(2) * mask[..., None]
-    axes = {**inputs.axes, "bbox": TOKENS}
-    return replace(inputs, tensors={**inputs.tensors, "bbox": boxes}, axes=axes)
+    return {"bbox": corners.flatten(2) * mask[..., None]}
+
+
+def _paths(config: Any, mask: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    """In HTML (MarkupLM): tags that lead to a token and which of its kind each is, with filler up to a fixed depth."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    depths = torch.randint(1, config.max_depth + 1, mask.shape, generator=generator) * mask
+    inside = torch.arange(config.max_depth) < depths[..., None]
+
+    def steps(kinds: int, filler: int) -> torch.Tensor:
+        return torch.where(inside, torch.randint(0, kinds, inside.shape, generator=generator), filler)
+
+    tags = steps(config.max_xpath_tag_unit_embeddings, config.tag_pad_id)
+    subscripts = steps(config.max_xpath_subs_unit_embeddings, config.subs_pad_id)
+    return {"xpath_tags_seq": tags, "xpath_subs_seq": subscripts}
 
 
 def choice_inputs(config: Any, size: Size) -> DummyInputs:

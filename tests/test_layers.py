@@ -96,6 +96,11 @@ def test_layers_that_shorten_what_they_hand_on_are_left_alone(stride: int, place
     assert kept(model) == places
 
 
+def test_tables_to_look_up_in_are_left_alone() -> None:
+    """As MarkupLM has one for each step of a path; what it finds in them is put side by side."""
+    assert kept(Stack([nn.Embedding(7, 4) for _ in range(6)])) is None
+
+
 def test_short_lists_and_lists_inside_cut_layers_are_left_alone() -> None:
     model = stack(4, lambda position: {"experts": nn.ModuleList(nn.Linear(3, 3) for _ in range(5))})
     model.stages = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))

@@ -29,9 +29,16 @@ class TextEncoder(nn.Module):
         attention_mask: torch.Tensor,
         token_type_ids: torch.Tensor | None = None,
         bbox: torch.Tensor | None = None,
+        xpath_tags_seq: torch.Tensor | None = None,
+        xpath_subs_seq: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """All inputs int64 (batch, sequence), boxes with four numbers a token; outputs as the head gives them."""
-        optional = {"token_type_ids": token_type_ids, "bbox": bbox}
+        """All inputs int64 (batch, sequence), places on a page with several numbers a token; outputs as the head's."""
+        optional = {
+            "token_type_ids": token_type_ids,
+            "bbox": bbox,
+            "xpath_tags_seq": xpath_tags_seq,
+            "xpath_subs_seq": xpath_subs_seq,
+        }
         given = {name: tensor for name, tensor in optional.items() if tensor is not None}
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **given, **self.options)
         return tuple(output[field] for field in self.fields)

@@ -10,16 +10,16 @@ from converter.card.javascript import transformers_js
 from converter.card.snippets import onnxruntime_snippet, runtime_snippet
 
 # Where on its page each token stands: neither client reads pages.
-BOXES = "bbox"
+PLACES = ("bbox", "xpath_tags_seq")
 
 
 def usage(facts: CardFacts) -> str:
     """One snippet for each way to open the package."""
-    boxes = any(BOXES in facts.inputs(stem) for stem in facts.graphs)
+    places = any(name in facts.inputs(stem) for stem in facts.graphs for name in PLACES)
     found = (
-        ("converter.runtime", "python", "" if boxes else runtime_snippet(facts)),
+        ("converter.runtime", "python", "" if places else runtime_snippet(facts)),
         ("onnxruntime", "python", onnxruntime_snippet(facts)),
-        ("transformers.js", "js", "" if boxes else transformers_js(facts)),
+        ("transformers.js", "js", "" if places else transformers_js(facts)),
     )
     parts = [f"### {title}\n\n```{language}\n{code}```" for title, language, code in found if code]
     if not parts:

@@ -70,7 +70,7 @@ def cut_layers(model: nn.Module) -> LayerPlan:
             continue
         classes = _classes(lists, holders)
         kept = tuple(i for i, kind in enumerate(classes) if classes[:i].count(kind) < TRACED)
-        if len(kept) == len(classes) or _resizes(lists, kept):
+        if len(kept) == len(classes) or _resizes(lists, kept) or _tables(lists):
             continue
         for layers in lists:
             _shorten(layers, kept)
@@ -88,6 +88,11 @@ def _resizes(lists: Sequence[nn.ModuleList], kept: Sequence[int]) -> bool:
     dropped = (layer for layers in lists for place, layer in enumerate(layers) if place not in kept)
     parts = (module for layer in dropped for module in layer.modules())
     return any(isinstance(part, _ConvNd) and max(part.stride) > 1 for part in parts)
+
+
+def _tables(lists: Sequence[nn.ModuleList]) -> bool:
+    """Whether these are tables to look up in, as MarkupLM has one for each step of a path: none follows another."""
+    return any(isinstance(layer, nn.Embedding) for layers in lists for layer in layers)
 
 
 def _sibling_lists(model: nn.Module) -> Iterator[list[str]]:
