@@ -287,6 +287,7 @@ FAMILY: dict[str, Kind] = {
         },
         dynamic=False,
         pooled=True,
+        tasks=(*ENCODER, PIXELS),
     ),
     "regnet": Kind({**CONV, "embedding_size": 8, "groups_width": 4}, pooled=True),
     "resnet": Kind({**CONV, "embedding_size": 8}, pooled=True),

@@ -68,6 +68,7 @@ def test_a_head_that_the_type_has_no_task_for_is_the_stand_ins(
         ("llama", "LlamaForSequenceClassification", CLASSIFIES),
         ("gemma3", "Gemma3ForConditionalGeneration", "image-text-to-text"),
         ("detr", "DetrForSegmentation", "image-segmentation"),
+        ("mobilevit", "MobileViTForSemanticSegmentation", "semantic-segmentation"),
         ("deit", "DeiTForImageClassificationWithTeacher", "image-classification"),
         ("levit", "LevitForImageClassificationWithTeacher", "image-classification"),
     ],
