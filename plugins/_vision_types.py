@@ -241,6 +241,7 @@ FAMILY: dict[str, Kind] = {
     ),
     "ijepa": Kind(options=STRETCH),
     "maskformer": Kind(MASKFORMER, tasks=(SEGMENTS,), unit=32, whole=True, heads=QUERIES),
+    "maskformer-swin": Kind(SWIN, pooled=True, tasks=(FEATURES,)),
     "mlcd_vision_model": Kind(pooled=True, tasks=(FEATURES,)),
     "pixio": Kind(pooled=True, tasks=(FEATURES,)),
     "poolformer": Kind(CONV),

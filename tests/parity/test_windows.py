@@ -45,7 +45,7 @@ def test_a_graph_takes_every_size_that_the_original_takes(
         original(pixels[:, :, : LEAST - 1])
 
 
-@pytest.mark.parametrize("kind", ["swin", "donut-swin", "swinv2"])
+@pytest.mark.parametrize("kind", ["swin", "donut-swin", "swinv2", "maskformer-swin"])
 def test_windows_by_index_are_those_of_the_original(kind: str) -> None:
     model: Any = transformers.AutoModel.from_config(transformers.CONFIG_MAPPING[kind](**SMALL)).eval()
     seed_weights(model, 3)
