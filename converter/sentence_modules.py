@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.checkpoints.pickles import index_pickles, pickle_files
-from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError
 from converter.json_files import DOWNLOAD_AGAIN, check_inside, object_or_empty, read_list, read_object
 from converter.records import TensorInfo
@@ -123,6 +121,10 @@ def module_tensors(
     folder: Path, modules: Sequence[SentenceModule], *, allow_pickle: bool
 ) -> dict[str, TensorInfo]:
     """The tensors that lie in the modules' folders, as `<path>.<name>`. Pickles are left out unless allowed."""
+    # These need numpy, and plugins that only look at the list must load without it.
+    from converter.checkpoints.pickles import index_pickles, pickle_files
+    from converter.checkpoints.tensor_file import read_header
+
     found: dict[str, TensorInfo] = {}
     for module in modules:
         own = folder / module.path

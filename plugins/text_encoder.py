@@ -56,7 +56,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "layoutlm": {},
     "lilt": {},
     "luke": {"entity_vocab_size": 30, "entity_emb_size": 20, "type_vocab_size": 1},
-    "markuplm": {"max_depth": 5, "xpath_unit_hidden_size": 8},
+    "markuplm": {"max_depth": 4, "xpath_unit_hidden_size": 8},
     "megatron-bert": {},
     "mobilebert": {
         "embedding_size": 20,
