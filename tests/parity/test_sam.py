@@ -14,7 +14,8 @@ from transformers import SamModel
 
 from converter import convert
 
-pytestmark = pytest.mark.xdist_group("sam")
+# Two graphs of their own to trace: CI has no time for them.
+pytestmark = [pytest.mark.xdist_group("sam"), pytest.mark.coverage]
 
 
 Checkpoints = Callable[..., Path]

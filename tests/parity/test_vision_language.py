@@ -22,9 +22,10 @@ from converter.registry import load_registry
 
 Checkpoints = Callable[..., Path]
 TASK = "image-text-to-text"
-# Images of one size, windows over images of any size, tiles: the others see as one of these does.
-CHOSEN = ("gemma3", "qwen2_5_vl", "idefics3")
+# Images of one size, and windows over images of any size; tiles and what sees as one of these does come later.
+CHOSEN = ("gemma3", "qwen2_5_vl")
 OTHERS = (
+    "idefics3",
     "qwen3_vl",
     "smolvlm",
     "llava",

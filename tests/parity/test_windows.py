@@ -26,6 +26,7 @@ SMALL |= {"depths": [2, 3, 2], "num_heads": [1, 3, 3]}
 SIZES = [(48, 48), (LEAST, LEAST), (LEAST, 70), (71, LEAST), (45, 58), (97, 130)]
 
 
+@pytest.mark.coverage
 def test_a_graph_takes_every_size_that_the_original_takes(
     tiny_checkpoint: Checkpoints, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_image_model_is_judged_on_pictures(package_of: Make, tmp_path: Path) 
     assert row.quality.what == "pictures"
 
 
+@pytest.mark.coverage
 def test_a_model_that_hears_is_judged_by_what_its_plugin_makes_up(package_of: Make, tmp_path: Path) -> None:
     """Noise of any length had been drawn by the graph's shapes, shorter than Moonshine's first convolution is wide."""
     report = quantize_package(

@@ -181,6 +181,7 @@ def test_mistakes_show_on_opening(retrieval_package: Path) -> None:
         LateInteraction(retrieval_package, precision="q8")
 
 
+@pytest.mark.coverage
 def test_precisions_are_judged_on_pages_that_are_given_and_on_no_texts(
     retrieval_package: Path, pages: list[Image.Image], tmp_path: Path
 ) -> None:
