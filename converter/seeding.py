@@ -21,6 +21,9 @@ def seed_weights(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+            if not parameter.is_floating_point():  # whole numbers, packed in bytes
+                parameter.copy_((64 * noise).clamp(-128, 127).to(torch.int8).view(parameter.dtype))
+                continue
             if parameter.dim() >= 2:
                 fan_in = math.prod(parameter.shape[1:])
                 parameter.copy_(noise if _is_table(model, name) else noise / math.sqrt(fan_in))

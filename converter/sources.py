@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.checkpoints.quantized import ENTRIES, is_layered, rounded_on_loading
 from converter.errors import ConfigError, UsageError
 from converter.records import Checkpoint
 
@@ -53,7 +54,7 @@ class TransformersModel:
 
         check_counts(checkpoint.config, checkpoint.source)
         try:
-            return AutoConfig.from_pretrained(
+            config = AutoConfig.from_pretrained(
                 checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
             )
         except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
@@ -61,6 +62,9 @@ class TransformersModel:
                 f"{checkpoint.source}: transformers cannot read its config.json: {error}",
                 remedy="fix the entry it names; a checkpoint with code of its own needs --trust-remote-code",
             ) from error
+        if rounded_on_loading(checkpoint.config):
+            take_whole(config)
+        return config
 
     def default_task(self, checkpoint: Checkpoint) -> str:
         """See `converter.checkpoints.detection`. Raises AmbiguousError where the checkpoint does not tell."""
@@ -91,6 +95,8 @@ class TransformersModel:
     def skeleton(self, config: Any, task: str) -> nn.Module:
         from transformers import initialization
 
+        from converter.tracing.quantized_layers import place_layers
+
         # Initialising looks at values, which fake parameters have none of. Tying is part of it and is still wanted.
         try:
             with initialization.no_init_weights():
@@ -102,6 +108,7 @@ class TransformersModel:
                 f"transformers builds no {config.model_type} model of this config: {error}",
                 remedy="mend the entries of its config.json that do not fit each other",
             ) from error
+        place_layers(model)
         model.tie_weights()
         skeleton: nn.Module = model.eval()
         return skeleton
@@ -118,7 +125,13 @@ class TransformersModel:
         import torch
         import transformers
 
-        placement = {} if offload is None else {"device_map": {"": "disk"}, "offload_folder": str(offload)}
+        from converter.tracing.quantized_layers import run_as_written
+
+        placement: dict[str, Any] = {}
+        if offload is not None:
+            placement = {"device_map": {"": "disk"}, "offload_folder": str(offload)}
+        if rounded_on_loading(checkpoint.config):
+            placement["config"] = self.config(checkpoint)
         model = getattr(transformers, self.classes[task]).from_pretrained(
             checkpoint.folder,
             dtype=torch.float32,
@@ -127,6 +140,8 @@ class TransformersModel:
             **self.options,
             **placement,
         )
+        if is_layered(checkpoint.config):
+            run_as_written()
         loaded: nn.Module = model.eval()
         call_odd_experts_alone(loaded)
         return loaded
@@ -140,14 +155,16 @@ class TransformersModel:
         from transformers import CONFIG_MAPPING
 
         from converter.seeding import seed_weights
+        from converter.tracing.quantized_layers import packed_state, place_layers
 
         base = CONFIG_MAPPING[self.model_type]() if like is None else like
         config = self.shrunk(base)
         # Where a task has several classes, Auto classes look for theirs here, and cannot bear None.
         config.architectures = config.architectures or []
         model: Any = self._build(config, task)
+        place_layers(model)
         seed_weights(model, seed)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=packed_state(model))
 
     def shrunk(self, base: Any) -> Any:
         """A small config of the same kind."""
@@ -199,6 +216,16 @@ def call_odd_experts_alone(model: Any) -> None:
     # Asked of the classes as transformers does: a model without experts cannot be told how to call them.
     if odd and any(getattr(part, "_can_set_experts_implementation", bool)() for part in model.modules()):
         model.set_experts_implementation("eager")
+
+
+def take_whole(config: Any) -> None:
+    """Take out of a config, and those in it, that weights are to be quantized on loading."""
+    entries = vars(config)
+    for name in ENTRIES:
+        entries.pop(name, None)
+    for part in entries.values():
+        if hasattr(part, "to_dict"):
+            take_whole(part)
 
 
 def check_counts(entries: Mapping[str, Any], source: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from converter import PackageBuild, PackageFile, hookimpl
+from converter.json_files import object_or_empty
 
 if TYPE_CHECKING:
     from converter.hookspecs import Register
@@ -20,7 +23,21 @@ def _companions(build: PackageBuild) -> Sequence[str]:
     over = None if adapter is None else adapter.folder
     inner = None if checkpoint.top is None else checkpoint.folder
     _, notes = copy_companions(checkpoint.root, build.folder, over=over, inner=inner)
-    return notes
+    return [*notes, *_whole(checkpoint.config, build.folder / "config.json")]
+
+
+def _whole(config: Mapping[str, Any], path: Path) -> list[str]:
+    """Clients would quantize on loading, as config.json says, what is no longer theirs to load."""
+    from converter.checkpoints.quantized import rounded_on_loading, unquantized
+
+    method = rounded_on_loading(config)
+    if method is None:
+        return []
+    path.write_text(json.dumps(unquantized(object_or_empty(path)), indent=2) + "\n", encoding="utf-8")
+    return [
+        f"config.json asks for {method} on loading; the weights are whole and were taken so, and the package's"
+        " config.json does not ask for it"
+    ]
 
 
 def _tokenizer(build: PackageBuild) -> Sequence[str]:

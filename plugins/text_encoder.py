@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from converter import Architecture, Variant, hookimpl
+from converter.plugins._ibert import whole_arithmetic
 from converter.plugins._sentence import SentenceModel
 from converter.plugins._text import CHOICE, SIMILARITY, TASKS, text_components
 from converter.plugins._text import token_inputs as token_inputs
@@ -136,5 +138,6 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 ),
                 components=text_components,
                 variants=dict.fromkeys(tasks, variants),
+                patches=whole_arithmetic if model_type == "ibert" else nullcontext,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+from converter.additions import PackageBuild
 from converter.checkpoint import open_checkpoint, read_block
 from converter.checkpoints.tensor_file import read_header
 from converter.errors import CheckpointError
+from converter.registry import load_registry
 
 WEIGHTS = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.arange(5, dtype=np.int64)}
 
@@ -79,7 +83,7 @@ def test_every_dtype_is_read_bit_for_bit(tmp_path: Path, dtype: type) -> None:
     [
         ({"quantization_config": {"quant_method": "mxfp4"}}, "experts.gate_up_proj_blocks", "mxfp4"),
         ({"quantization_config": {"quant_method": "fp8", "fmt": "e4m3"}}, "q_proj.weight_scale_inv", "fp8"),
-        ({"quantization_config": {"load_in_4bit": True}}, "q_proj.weight.absmax", "quantization_config"),
+        ({"quantization_config": {"load_in_4bit": True}}, "q_proj.weight.absmax", "bitsandbytes"),
         ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "q_proj.weight", "awq"),
         ({"compression_config": {"format": "int-quantized"}}, "q_proj.weight_scale", "compression_config"),
         ({}, "model.layers.0.mlp.down_proj.qweight", "GPTQ or AWQ"),
@@ -93,6 +97,34 @@ def test_weights_that_a_library_quantized_are_refused(
     with pytest.raises(CheckpointError, match=f"small is quantized already \\({method}\\)") as caught:
         open_checkpoint(folder)
     assert "checkpoint it was made from" in str(caught.value.remedy)
+
+
+BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+def test_whole_weights_are_taken_whole_though_config_json_would_have_them_quantized_on_loading(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Fine-tunes of a model in 4 bits, once merged. transformers would quantize them anew, by a library for it."""
+    folder = shutil.copytree(tiny_checkpoint("bert"), tmp_path / "merged")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": BITS}))
+    opened, registry = open_checkpoint(folder), load_registry()
+    original = registry.find("bert").source.original(opened, "feature-extraction", None)
+    assert {parameter.dtype for parameter in original.parameters()} == {torch.float32}
+    (tmp_path / "package").mkdir()
+    build = PackageBuild(tmp_path / "package", {}, opened, (), previous=tmp_path)
+    (companions,) = (entry for entry in registry.package_files if entry.name == "companions")
+    assert "config.json asks for bitsandbytes on loading" in " ".join(companions.write(build) or ())
+    assert json.loads((tmp_path / "package" / "config.json").read_text()) == config
+
+
+@pytest.mark.parametrize("other", ["x.weight_scale", "x.input_scale", "x.weight.quant_map", "x.zero_point"])
+def test_what_stands_beside_a_weight_says_that_it_is_not_whole(other: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "small", **{"x.weight": WEIGHTS["a"], other: WEIGHTS["a"]})
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": BITS}))
+    with pytest.raises(CheckpointError, match="is quantized already"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,19 @@ class Blocks:
     """A matrix with a scale for each `size` weights of a column (onnxruntime's MatMulNBits).
 
     `accuracy_level` 4 lets the kernel quantize activations to 8 bits, block by block; 0 computes in fp32.
+    `narrow` blocks of 4 bits go from -7 to 7, which is for weights that were trained so.
     """
 
     bits: Literal[4, 8]
     size: int = 32
     symmetric: bool = True
     accuracy_level: int = 4
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         _require("accuracy_level", self.accuracy_level, (0, 1, 2, 3, 4))
+        if self.narrow and (self.bits == 8 or not self.symmetric):
+            raise UsageError("blocks from -7 to 7 have 4 bits around zero", remedy="leave `narrow` out")
         if self.bits not in (4, 8) or self.size not in BLOCK_SIZES:
             raise UsageError(
                 f"blocks of {self.size} weights in {self.bits} bits: onnxruntime has no kernel for them",
@@ -41,7 +45,7 @@ class Blocks:
     def label(self) -> str:
         kind = "" if self.symmetric else ", asymmetric"
         level = "" if self.accuracy_level == 4 else f", accuracy level {self.accuracy_level}"
-        return f"{self.bits} bits in blocks of {self.size}{kind}{level}"
+        return f"{self.bits} bits in blocks of {self.size}{kind}{', -7 to 7' if self.narrow else ''}{level}"
 
 
 @dataclass(frozen=True)

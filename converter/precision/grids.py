@@ -23,17 +23,18 @@ _ROUNDING = 2.0**-7
 def trained_for(plans: Sequence[Any], matrices: Sequence[WeightRecipe]) -> list[Any]:
     """The plans, but where most matrices lie on the grid of 4-bit blocks: these, and what may mend the others.
 
-    Blocks around zero, of one scale each, are what such training rounds to (llama.cpp's Q4_0: 32 weights a block). For
-    ordinary weights blocks with a zero point err less, so that plans have those.
+    Such training rounds to blocks around zero, of one scale each: -8 to 7 (32 weights a block are llama.cpp's Q4_0)
+    or -7 to 7, of which BitNet's three values are a part. For ordinary weights blocks with a zero point err less, so
+    that plans have those.
     """
     seen = matrices[:: -(-len(matrices) // _MATRICES) or 1]
     for plan in plans:
         form = plan.matrices if isinstance(plan, Plan) else None
         if not isinstance(form, Blocks) or form.bits != 4:
             continue
-        even = replace(form, symmetric=True)
-        if 2 * sum(lies_on(recipe, even) for recipe in seen) > len(seen):
-            return [replace(plan, matrices=even), *plans[-1:]]
+        for even in (replace(form, symmetric=True, narrow=narrow) for narrow in (False, True)):
+            if 2 * sum(lies_on(recipe, even) for recipe in seen) > len(seen):
+                return [replace(plan, matrices=even), *plans[-1:]]
     return list(plans)
 
 

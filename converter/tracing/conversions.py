@@ -26,6 +26,7 @@ from converter.errors import CheckpointError
 from converter.recipes import Concat, Load, Reshape, Slice, Stack, Transpose, WeightRecipe
 from converter.records import Checkpoint
 from converter.tracing.computed import computed_parameters
+from converter.tracing.quantized_layers import unpack_recipes
 
 
 def recipes_for(
@@ -59,7 +60,7 @@ def recipes_for(
         recipes.update(
             {target: adapter.applied(weight, recipes.get(target)) for target, weight in changes.items()}
         )
-    recipes = _with_ties(recipes, names.state)
+    recipes = _with_ties(unpack_recipes(recipes, names.state), names.state)
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in recipes]
     return {**recipes, **computed_parameters(model, missing)}
 

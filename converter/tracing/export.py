@@ -19,6 +19,7 @@ from converter.recipes import Parameter, RecipeTensor
 from converter.records import Architecture, Component, Dtype, DummyInputs, ExportedGraph, Size
 from converter.tracing.fake_quantization import FAKE_QUANTIZATION, settled_quantizers
 from converter.tracing.operators import OPERATORS
+from converter.tracing.quantized_layers import unpacking_traced
 from converter.tracing.skeleton import TORCH_DTYPES, parameter_names
 
 
@@ -54,7 +55,7 @@ def trace(
     wrapper = ByName(component.wrapper(model), tuple(inputs.tensors)).eval()
     axes = tuple(dict(inputs.axes.get(name, {})) for name in inputs.tensors)
     try:
-        with torch.no_grad(), architecture.patches(), settled_quantizers(), _unlogged():
+        with torch.no_grad(), architecture.patches(), settled_quantizers(), unpacking_traced(), _unlogged():
             program = torch.onnx.export(
                 wrapper,
                 _distinct(inputs, dtype),

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
+from onnxscript.function_libs.torch_lib.ops.core import aten_floor_divide
 
 
 def rsub(self: Any, other: Any, alpha: Any = 1) -> Any:
@@ -49,7 +50,17 @@ def repeat_interleave(self: Any, repeats: Any, dim: int | None = None, output_si
     return op.Reshape(repeated, shape)
 
 
+def floor_divide(self: Any, other: Any) -> Any:
+    """As onnxscript has it, which asks a number on the left (`1.0 // scales`, I-BERT's) for its dtype."""
+    if isinstance(self, int | float):
+        number = op.Constant(value=ir.tensor(np.array(self, other.dtype.numpy())))
+        number.dtype = other.dtype
+        self = number
+    return aten_floor_divide(self, other)
+
+
 OPERATORS: Mapping[Any, Any] = {
+    torch.ops.aten.floor_divide.default: floor_divide,
     torch.ops.aten.rsub.Scalar: rsub,
     torch.ops.aten.repeat_interleave.self_int: repeat_interleave,
 }

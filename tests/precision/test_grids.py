@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.precision.formats import Blocks, Plan
+from converter.precision.formats import Blocks, Plan, read_plan
 from converter.precision.grids import trained_for
 from converter.precision.quantize import quantize_package
 from converter.recipes import Constant
@@ -43,6 +43,16 @@ def test_blocks_around_zero_are_taken_where_weights_lie_in_them(shape: tuple[int
     assert trained_for(PLANS, stored) == [Plan(Blocks(4)), PLANS[-1]]
     fine = [Constant.of(rounded(ordinary(*shape), size=16))]
     assert trained_for(PLANS, fine) == [Plan(Blocks(4, size=16)), PLANS[-1]]
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_grids_that_are_the_same_on_both_sides_are_seen_too(most: int) -> None:
+    """One is BitNet's. onnxruntime's kernels round to -8 to 7, where the largest weight would be 7/8."""
+    levels = np.clip(np.round(ordinary(96, 40) * (most + 1) / 2), -most, most)
+    levels[::16] = most  # in each block
+    form = Blocks(4, narrow=True)
+    assert trained_for(PLANS, [Constant.of(levels * np.float32(0.037))]) == [Plan(form), PLANS[-1]]
+    assert read_plan(Plan(form).to_json()) == Plan(form)
 
 
 def test_other_weights_are_tried_as_always() -> None:
