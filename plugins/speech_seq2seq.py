@@ -154,7 +154,8 @@ def _windowed(config: Any, task: str) -> Sequence[Component]:
                 outputs=tuple(Output(name, varying) for name, varying in fields.items()),
             ),
         )
-    return encoder_component(partial(window_inputs, config)), _decoder(config)
+    # A window has one length, and so have its states.
+    return encoder_component(partial(window_inputs, config), hidden={0: "batch_size"}), _decoder(config)
 
 
 def _sampled(config: Any, task: str) -> Sequence[Component]:

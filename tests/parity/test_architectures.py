@@ -194,6 +194,15 @@ def test_positions_are_stretched_only_over_a_square_of_squares(image: Any, patch
     assert ({axis.name for axis in component.axes} == {"batch_size", "height", "width"}) is varies
 
 
+def test_states_of_a_window_of_sound_have_one_length() -> None:
+    from transformers import WhisperConfig
+
+    task = "automatic-speech-recognition-with-past"
+    encoder, decoder = load_registry().find("whisper").components(WhisperConfig(), task)
+    assert [dict(output.axes) for output in encoder.outputs] == [{0: "batch_size"}]
+    assert "encoder_sequence_length" in {axis.name for axis in decoder.axes}
+
+
 def test_a_wide_image_and_a_teachers_head_are_those_of_the_class_that_config_json_names(
     tmp_path: Path,
 ) -> None:
