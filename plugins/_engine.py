@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter import TransformersModel
-from converter.errors import CheckpointError
 from converter.plugins._retrieval import TASK
 from converter.records import Checkpoint
 
@@ -54,10 +53,12 @@ class RetrievalModel(TransformersModel):
         return checkpoint.config.get("model_type") in self.backbones and bool(projection_of(checkpoint))
 
     def config(self, checkpoint: Checkpoint) -> Any:
+        from converter.checkpoints.lora import recipe_beside
+
         own = super().config(checkpoint)
         if own.model_type == self.model_type:
             return own
-        weight = _place(checkpoint, f"{projection_of(checkpoint)}.weight")
+        weight = recipe_beside(checkpoint, f"{projection_of(checkpoint)}.weight")
         return self._config_of(own, weight.shape[0])
 
     def _config_of(self, backbone: Any, embedding_dim: int) -> Any:
@@ -89,6 +90,7 @@ class RetrievalModel(TransformersModel):
         return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
+        from converter.checkpoints.lora import recipe_beside
         from converter.tracing.conversions import recipes_for
 
         kind = checkpoint.config.get("model_type")
@@ -98,7 +100,7 @@ class RetrievalModel(TransformersModel):
         recipes = recipes_for(whole.vlm, checkpoint, self.backbones[str(kind)])
         name = projection_of(checkpoint)
         return {f"vlm.{target}": recipe for target, recipe in recipes.items()} | {
-            f"embedding_proj_layer.{part}": _recipe(checkpoint, f"{name}.{part}")
+            f"embedding_proj_layer.{part}": recipe_beside(checkpoint, f"{name}.{part}")
             for part in ("weight", "bias")
         }
 
@@ -134,23 +136,3 @@ class RetrievalModel(TransformersModel):
             folder / "model.safetensors",
             {"format": "pt"},
         )
-
-
-def _place(checkpoint: Checkpoint, name: str) -> Any:
-    """Where a tensor beside the backbone lies: in the adapter, if that replaces it, or in the checkpoint."""
-    adapter = checkpoint.adapter
-    found = (adapter.replaced.get(name) if adapter is not None else None) or checkpoint.tensors.get(name)
-    if found is None:
-        raise CheckpointError(
-            f"{checkpoint.source} has no tensor {name!r}",
-            remedy="is it a checkpoint of colpali-engine, or an adapter to one?",
-        )
-    return found
-
-
-def _recipe(checkpoint: Checkpoint, name: str) -> WeightRecipe:
-    from converter.recipes import Load
-
-    adapter = checkpoint.adapter
-    load = Load(_place(checkpoint, name))
-    return adapter.added[name].added_to(load) if adapter is not None and name in adapter.added else load

@@ -109,22 +109,22 @@ class ProjectedModel:
         return skeleton.eval()
 
     def original(self, checkpoint: Checkpoint, task: str, offload: Path | None) -> nn.Module:
-        import torch
+        from torch import nn
 
-        from converter.recipes import Load, read
+        from converter.adapted import attach_to
 
         config = self.config(checkpoint)
         backbone = self._backbone(config.model_type).original(checkpoint, task, offload)
         model: Any = _joined(backbone, config.projections)
-        with torch.no_grad():
-            for target, source in _stored(config.projections).items():
-                values = read(Load(checkpoint.tensors[source])).astype("float32")
-                model.get_parameter(target).copy_(torch.from_numpy(values))
+        for entry, projection in zip(config.projections, model.projections, strict=True):
+            for name, layer in projection.named_children():
+                if isinstance(layer, nn.Linear):
+                    attach_to(layer, f"{entry.prefix}{name}", checkpoint)
         evaluated: nn.Module = model.eval()
         return evaluated
 
     def key_mapping(self, model: nn.Module, checkpoint: Checkpoint) -> Mapping[str, WeightRecipe]:
-        from converter.recipes import Load
+        from converter.checkpoints.lora import recipe_beside
         from converter.tracing.conversions import recipes_for
 
         joined: Any = model
@@ -132,7 +132,7 @@ class ProjectedModel:
             f"backbone.{name}": recipe for name, recipe in recipes_for(joined.backbone, checkpoint).items()
         }
         places = _stored(joined.config.projections)
-        return {**own, **{target: Load(checkpoint.tensors[source]) for target, source in places.items()}}
+        return {**own, **{target: recipe_beside(checkpoint, source) for target, source in places.items()}}
 
     def write_tiny(self, folder: Path, *, like: Any | None, seed: int, task: str) -> None:
         """In ColBERT's own layout; a projection that this cannot hold becomes one that it can."""

@@ -163,6 +163,20 @@ def require_applied(checkpoint: Checkpoint, mapping: Mapping[str, WeightRecipe])
         )
 
 
+def recipe_beside(checkpoint: Checkpoint, name: str) -> WeightRecipe:
+    """A tensor that lies beside the backbone's, such as a projection's, as the checkpoint's adapter leaves it."""
+    adapter, stored = checkpoint.adapter, checkpoint.tensors.get(name)
+    load = None if stored is None else Load(stored)
+    if adapter is not None and name in adapter.weights:
+        return adapter.applied(name, load)
+    if load is None:
+        raise CheckpointError(
+            f"{checkpoint.source} has no tensor {name!r}",
+            remedy="is --arch the architecture of this checkpoint, or of the adapter's base model?",
+        )
+    return load
+
+
 def _check(config: Mapping[str, Any], source: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":

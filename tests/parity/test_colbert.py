@@ -18,6 +18,7 @@ from converter import convert
 from converter.checkpoint import open_checkpoint
 from converter.cli.main import run
 from converter.plugins._projected import projections_of
+from converter.recipes import read
 from converter.registry import load_registry
 from converter.request import ConversionRequest
 from converter.seeding import seed_weights
@@ -83,6 +84,47 @@ def test_a_colbert_checkpoint_can_still_be_taken_as_bert(
     architecture, checkpoint = find_source(request, load_registry(), tmp_path)
     assert architecture.name == "bert"
     assert "linear.weight" in checkpoint.tensors
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["low-rank", "replaced"])
+def test_an_adapter_changes_the_projection_too(
+    whole: bool, colbert: tuple[HF_ColBERT, Path], tmp_path: Path
+) -> None:
+    """It had been converted as the base model has it, and the original had run without the change as well."""
+    model, folder = colbert
+    generator = torch.Generator().manual_seed(5)
+    query = "bert.encoder.layer.1.attention.self.query"
+    a, b = (torch.randn(3, 36, generator=generator) / 6 for _ in range(2))
+    changed = {f"{query}.lora_A.weight": a, f"{query}.lora_B.weight": b.T.contiguous()}
+    state = model.state_dict()
+    state[f"{query}.weight"] = state[f"{query}.weight"] + 7 / 3 * b.T @ a
+    if whole:
+        changed["linear.weight"] = state["linear.weight"] = torch.randn(21, 36, generator=generator) / 6
+    else:
+        changed["linear.lora_A.weight"] = a.clone()
+        changed["linear.lora_B.weight"] = torch.randn(21, 3, generator=generator)
+        state["linear.weight"] = state["linear.weight"] + 7 / 3 * changed["linear.lora_B.weight"] @ a
+    settings = {"peft_type": "LORA", "r": 3, "lora_alpha": 7, "base_model_name_or_path": str(folder)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    named = {f"base_model.model.{name}": tensor for name, tensor in changed.items()}
+    save_file(named, tmp_path / "adapter_model.safetensors")
+    merged = HF_ColBERT(model.config).eval()
+    merged.load_state_dict(state)
+
+    request = ConversionRequest(model=str(tmp_path))
+    architecture, checkpoint = find_source(request, load_registry(), tmp_path)
+    assert architecture.name == "colbert"
+    source: Any = architecture.source
+    ids = torch.randint(5, 601, (2, 9), generator=generator)
+    (part,) = architecture.components(source.config(checkpoint), "feature-extraction")
+    with torch.no_grad():
+        expected = merged.query(ids, torch.ones_like(ids))
+        original = source.original(checkpoint, "feature-extraction", None)
+        found = part.reference(original, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert (found["embeddings"] - expected).abs().max() < 1e-5
+    skeleton = source.skeleton(source.config(checkpoint), "feature-extraction")
+    recipe = source.key_mapping(skeleton, checkpoint)["projections.0.linear.weight"]
+    assert np.abs(read(recipe) - state["linear.weight"].numpy()).max() < 1e-5
 
 
 def test_a_pylate_folder_brings_its_chain_of_projections(tmp_path: Path) -> None:
