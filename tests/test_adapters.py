@@ -218,6 +218,24 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> N
         convert(model=adapter, output=tmp_path / "package", parity="off")
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["low-rank", "replaced"])
+def test_an_adapter_of_a_wider_base_model_is_refused(whole: bool, base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(base, tmp_path / "adapter", lambda name: "layers.0.mlp.up_proj" in name)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    ((a, _), (b, _)) = sorted(tensors.items())
+    weight = a.removesuffix(".lora_A.weight") + ".weight"
+    wider = {a: torch.zeros(5, 72), b: torch.zeros(104, 5)}
+    save_file(
+        {weight: torch.zeros(104, 72)} if whole else wider,
+        adapter / "adapter_model.safetensors",
+    )
+    with pytest.raises(
+        CheckpointError, match=r"\(104, 72\), in checkpoint it has shape \(52, 36\)"
+    ) as raised:
+        convert(model=adapter, output=tmp_path / "package", parity="off")
+    assert raised.value.remedy is not None and "--base-model" in raised.value.remedy
+
+
 def test_a_base_model_is_for_adapters_only(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--model", str(base), "--base-model", str(base)]) == 2
     assert "is not an adapter" in capsys.readouterr().err

@@ -29,6 +29,8 @@ MERGE_FIRST = (
     "merge it with the library that trained it (peft's merge_and_unload), and convert what that saves"
 )
 
+OTHER_BASE = "is this the base model it was trained on? --base-model names another"
+
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 # Settings under which an adapted layer is more than its weights plus a low-rank product.
 _REFUSED = (
@@ -55,6 +57,12 @@ class LowRank:
     b: TensorInfo
     scale: float
     turned: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight that it is added to."""
+        rows, columns = self.b.shape[0], self.a.shape[1]
+        return (columns, rows) if self.turned else (rows, columns)
 
     def added_to(self, base: WeightRecipe) -> WeightRecipe:
         """The merged weight, in float32: rounding it to the base's bfloat16 would lose much of what was learned."""
@@ -90,13 +98,20 @@ class Adapter:
 
     def applied(self, weight: str, base: WeightRecipe | None) -> WeightRecipe:
         """A weight of the base model, if it has one, with the change of the adapter's weight of that name."""
-        if weight in self.replaced:
-            return Load(self.replaced[weight])
-        if base is None:
+        replaced = self.replaced.get(weight)
+        shape = self.added[weight].shape if replaced is None else replaced.shape
+        if base is None and replaced is None:
             raise CheckpointError(
-                f"{self.source} changes {weight!r}, which {self.base} does not store",
-                remedy="is this the base model it was trained on? --base-model names another",
+                f"{self.source} changes {weight!r}, which {self.base} does not store", remedy=OTHER_BASE
             )
+        if base is not None and base.shape != shape:
+            raise CheckpointError(
+                f"{self.source} changes {weight!r} of shape {shape}, in {self.base} it has shape {base.shape}",
+                remedy=OTHER_BASE,
+            )
+        if replaced is not None:
+            return Load(replaced)
+        assert base is not None
         return self.added[weight].added_to(base)
 
 
