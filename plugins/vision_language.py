@@ -17,7 +17,9 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.errors import UsageError
 from converter.plugins._causal import NEW, PAST, PRESENT, TOTAL
+from converter.plugins._engine import projection_of
 from converter.plugins._experts import experts_in_onnx
 from converter.plugins._layouts import padded
 from converter.plugins._qwen_vl import conv3d_in_onnx
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from converter.records import Checkpoint
     from converter.scenario import Scenario
 
 TASK = "image-text-to-text"
@@ -43,6 +46,22 @@ def names(prefix: str, config: Any) -> list[str]:
     return [
         f"{prefix}.{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")
     ]
+
+
+class Generator(TransformersModel):
+    """A model that generates. One that embeds has the same type, told by the projection beside its weights."""
+
+    def default_task(self, checkpoint: Checkpoint) -> str:
+        projection = projection_of(checkpoint)
+        if not projection:
+            return super().default_task(checkpoint)
+        named = ", ".join(map(str, checkpoint.config.get("architectures") or ["no class"]))
+        raise UsageError(
+            f"{checkpoint.source}: config.json names {named}, {projection!r} beside its weights projects for late"
+            f" interaction, and the one task here of a {self.model_type} generates",
+            remedy=f"--task {TASK} converts what it has of a generator, without the projection",
+            topic="task",
+        )
 
 
 # --- token ids to embeddings -----------------------------------------------------------------------------------------
@@ -184,7 +203,7 @@ def register_architectures(register: Callable[[Architecture], None]) -> None:
                 model_types=(model_type,),
                 summary="text from images and text",
                 reference_checkpoint=family.checkpoint,
-                source=TransformersModel({TASK: "AutoModelForImageTextToText"}, family.tiny, model_type),
+                source=Generator({TASK: "AutoModelForImageTextToText"}, family.tiny, model_type),
                 components=_components,
                 scenarios=_scenarios,
                 variants={TASK: (variant,)},

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import Size
+from converter.cli.main import run
 from converter.parity.runners import run_original
 from converter.recipes import read
 from converter.registry import load_registry
@@ -108,3 +109,15 @@ def test_every_layout_is_recognized_and_every_weight_finds_its_place(
     (loaded,) = run_original(plain, part, [size])
     for results in (unmerged.wrapper, loaded.original, loaded.wrapper):
         assert np.abs(results["embeddings"] - unmerged.original["embeddings"]).max() < 1e-4
+
+
+def test_a_projection_over_another_backbone_is_not_lost_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ColQwen3 has no class in transformers, and had become a generator."""
+    write(tmp_path / "checkpoint", ("ColQwen3", "qwen3_vl", "colqwen2", str, "custom_text_proj"))
+    package = tmp_path / "package"
+    assert run(["--model", str(tmp_path / "checkpoint"), "--output", str(package)]) == 2
+    said = capsys.readouterr().err
+    assert "names ColQwen3" in said and "custom_text_proj" in said and "--task image-text-to-text" in said
+    assert not package.exists()
