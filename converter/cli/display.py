@@ -153,6 +153,10 @@ def show_architecture(
         write_list("tasks, of models that have a class for them: ", architecture.tasks)
         write_line("`converter list --arch MODEL_TYPE` shows the inputs of one model type")
         return
+    if any(isinstance(side, int) for graph in graphs for _, _, shape in graph.inputs for side in shape):
+        write_line(
+            "numbers in shapes are those of the small model that --tiny makes; a checkpoint has its own"
+        )
     for task, variants in architecture.variants.items():
         write_line(f"\n{task}")
         for variant in variants:

@@ -29,6 +29,12 @@ def test_list_shows_every_architecture_and_one_when_asked(capsys: Capture) -> No
     assert set(first["tasks"]) <= set(lines)
 
 
+@pytest.mark.parametrize("name, told", [("vit", True), ("bert", False)])
+def test_list_tells_whose_numbers_stand_in_shapes(name: str, told: bool, capsys: Capture) -> None:
+    assert run(["list", "--arch", name]) == 0
+    assert ("small model" in capsys.readouterr().out) is told
+
+
 def test_list_names_every_architecture_and_its_tasks_in_lines_that_fit_a_screen(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
