@@ -195,14 +195,14 @@ def test_a_quantized_base_model_is_named_and_another_may_be_given(
     packed = tmp_path / "packed-4bit"
     shutil.copytree(base, packed)
     entries = json.loads((packed / "config.json").read_text())
-    entries["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    entries["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (packed / "config.json").write_text(json.dumps(entries))
     adapter = write_adapter(
         base, tmp_path / "adapter", lambda name: "mlp" in name, base_model_name_or_path=str(packed)
     )
     assert run(["--model", str(adapter), "--output", str(tmp_path / "package")]) == 1
     said = capsys.readouterr().err
-    assert "packed-4bit is quantized already (bitsandbytes)" in said and "--base-model" in said
+    assert "packed-4bit is quantized already (gptq)" in said and "--base-model" in said
     _, checkpoint = opened(adapter, base_model=str(base))
     assert checkpoint.source == "adapter"
 
