@@ -56,12 +56,17 @@ def test_packed_weights_of_three_values_are_unpacked_and_activations_rounded(
 
 
 @pytest.mark.xdist_group("ternary")
-def test_steps_that_float32_moves_are_told_from_mistakes(
-    ternary: Path, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_steps_that_float32_moves_are_no_mistakes(package: Path) -> None:
     """Parity had failed: two right computations differ by whole steps, the original from itself in float64 as much."""
     parity = parity_of(package)
     assert parity["passed"] and any(line.startswith("float32 rounds") for line in parity["warnings"])
+
+
+@pytest.mark.coverage
+@pytest.mark.xdist_group("ternary")
+def test_a_mistake_of_two_percent_in_one_matrix_is_told_from_such_steps(
+    ternary: Path, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = shutil.copytree(ternary, tmp_path / "other")
     weights = load_file(other / "model.safetensors")
     weights["model.layers.1.self_attn.v_proj.weight_scale"] *= 1.02
