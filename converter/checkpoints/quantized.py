@@ -17,6 +17,7 @@ PACKED = ".qweight"
 # Ways to save memory that whole weights are put into on loading, and that are no part of the model.
 ON_LOADING = ("bitsandbytes", "eetq", "fbgemm_fp8", "fp8", "hqq", "quanto", "torchao")
 WHOLE = {"F64", "F32", "F16", "BF16"}
+KEPT = WHOLE | {"I64", "BOOL"}  # positions and masks among them
 
 
 def check_unquantized(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], source: str) -> None:
@@ -56,10 +57,9 @@ def are_whole(tensors: Mapping[str, TensorInfo]) -> bool:
 
     Fine-tunes of a model that was loaded in 4 bits are saved so once they are merged; config.json says 4 bits still.
     """
-    weights = [name for name in tensors if name.endswith(".weight")]
-    owners = {name.removesuffix("weight") for name in weights}
-    return bool(weights) and not any(
-        _is_scale(name, owners) or (name in weights and info.dtype not in WHOLE)
+    owners = {name.removesuffix("weight") for name in tensors if name.endswith(".weight")}
+    return bool(owners) and not any(
+        _is_scale(name, owners) or info.dtype not in (WHOLE if name.endswith(".weight") else KEPT)
         for name, info in tensors.items()
     )
 

@@ -102,13 +102,15 @@ def _is_packed(recipe: WeightRecipe, parameter: torch.Tensor | None) -> bool:
     return tuple(parameter.shape) == (PER_BYTE * rows, *rest)
 
 
-def packed_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What a model with such layers stores: weights of layers that unpack them at every call, packed."""
+def packed_state(model: nn.Module) -> dict[str, torch.Tensor] | None:
+    """What a model stores whose layers unpack their weights at every call: these packed. None of any other model."""
     from transformers.integrations.bitnet import BitLinear, pack_weights
 
+    layers = [name for name, module in model.named_modules() if isinstance(module, BitLinear)]
+    if not layers:
+        return None
     state = dict(model.state_dict())
-    for name, module in model.named_modules():
-        if isinstance(module, BitLinear):
-            weights = state[f"{name}.weight"]
-            state[f"{name}.weight"] = pack_weights((weights * weights.shape[1] ** 0.5).round().clamp(-1, 1))
+    for name in layers:
+        weights = state[f"{name}.weight"]
+        state[f"{name}.weight"] = pack_weights((weights * weights.shape[1] ** 0.5).round().clamp(-1, 1))
     return state
