@@ -91,6 +91,8 @@ def cast_skeleton(model: nn.Module, dtype: Dtype) -> None:
         return
     cast: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for module in model.modules():
+        if isinstance(vars(module).get("dtype"), torch.dtype):  # what BitNet's layers unpack to
+            vars(module)["dtype"] = kind
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_floating_point():
                 if id(parameter) not in cast:
