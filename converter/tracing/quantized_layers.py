@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -68,12 +69,15 @@ def run_as_written() -> None:
 @contextmanager
 def unpacking_traced() -> Iterator[None]:
     """While tracing, weights are unpacked by operations that ONNX has; those that a recipe unpacks stay as they are."""
-    from transformers.integrations import bitnet, gemma_quant
-
+    # A model that has such layers has imported them.
+    bitnet, gemma = (
+        sys.modules.get(f"transformers.integrations.{name}") for name in ("bitnet", "gemma_quant")
+    )
     with ExitStack() as patches:
-        patches.enter_context(patch.object(bitnet, "unpack_weights", torch.Tensor.to))
-        for bits in (2, 4):
-            patches.enter_context(patch.object(gemma_quant, f"_unpack_int{bits}", partial(fields, bits=bits)))
+        if bitnet:
+            patches.enter_context(patch.object(bitnet, "unpack_weights", torch.Tensor.to))
+        for bits in (2, 4) if gemma else ():
+            patches.enter_context(patch.object(gemma, f"_unpack_int{bits}", partial(fields, bits=bits)))
         yield
 
 
