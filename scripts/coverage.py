@@ -238,12 +238,16 @@ def main() -> int:
         if arguments.no_run
         else cases(arguments.only, arguments.tasks, owned_only=arguments.owned, first=arguments.first)
     )
+    found = results(arguments.results)
     known = {
         key
-        for key, row in results(arguments.results).items()
+        for key, row in found.items()
         if current(row) and not (arguments.outdated and row.get("versions") != installed())
     }
     pending = [case for case in wanted if arguments.again or (case["arch"], case["task"]) not in known]
+    # A run that is cut short should leave as many results as it can of what works.
+    passed = {key for key, row in found.items() if row["result"] == "pass"}
+    pending.sort(key=lambda case: (case["arch"], case["task"]) not in passed)
     arguments.results.parent.mkdir(exist_ok=True)
     with arguments.results.open("a") as file:
         run_all(pending, arguments.workers, file, arguments.seconds)

@@ -9,13 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from converter.cli.main import run
-from converter.parity.rounding import settle_rounding
-from converter.records import Comparison
+from converter.parity.metrics import Terms, compare_all
+from converter.parity.rounding import settle_rounding, weighed
+from converter.parity.runners import Case
+from converter.records import Comparison, Criteria, Size
+from converter.registry import load_registry
 from converter.request import ConversionRequest
 from converter.testing.cases import Suite, plan_in
 from converter.testing.plan import Asked
@@ -84,3 +88,24 @@ def test_a_bound_that_the_user_set_stands() -> None:
     request = replace(ConversionRequest(arch="bert"), atol=1e-4)
     nothing = cast(Any, None)  # it is not looked at
     assert settle_rounding(request, nothing, Path(), (), [row]) == (row,)
+
+
+def test_the_cosine_of_a_small_vector_beside_large_ones_is_rounding_too() -> None:
+    """Rows of BiT's feature maps that are nearly zero were 3e-5 apart at a cosine of 0.999986, and refused."""
+    exact = np.array([[9.0, 4.0], [1e-3, 2e-3]])
+    original, graph = exact + 2e-5, exact - 2e-5 * np.array([[1, 1], [1, -1]])
+    case = Case(
+        Criteria("model", {}),
+        Size({"rows": 2}),
+        {},
+        {},
+        {"states": original.astype(np.float32)},
+        {},
+    )
+    metrics, sides = load_registry().metrics, (("original", original), ("graph", graph))
+    plain = compare_all(
+        case.criteria, case.size, {name: {"states": states} for name, states in sides}, {}, Terms(metrics)
+    )
+    assert not plain[0].passed
+    (row,) = weighed(case, {"states": graph.astype(np.float32)}, {"states": exact}, metrics, steps=False)
+    assert row.passed and row.cosine < 0.9999 and row.max_abs < 1e-4
