@@ -17,6 +17,7 @@ from converter import (
     Variant,
     hookimpl,
 )
+from converter.checkpoints.own_code import code_files
 from converter.errors import UsageError
 from converter.plugins._causal import NEW, PAST, PRESENT, TOTAL
 from converter.plugins._engine import projection_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 TASK = "image-text-to-text"
 EMBEDS = "inputs_embeds"
+# How classes that generate are called, by transformers of any age and by those who derive from its classes.
+GENERATES = ("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "LMHeadModel")
 # M-RoPE: time, row and column of each token.
 POSITIONS3 = {1: "batch_size", 2: "sequence_length"}
 
@@ -49,19 +52,38 @@ def names(prefix: str, config: Any) -> list[str]:
 
 
 class Generator(TransformersModel):
-    """A model that generates. One that embeds has the same type, told by the projection beside its weights."""
+    """A model that generates. One that embeds has the same type, told by its class or by a projection of its own."""
 
     def default_task(self, checkpoint: Checkpoint) -> str:
         projection = projection_of(checkpoint)
-        if not projection:
-            return super().default_task(checkpoint)
         named = ", ".join(map(str, checkpoint.config.get("architectures") or ["no class"]))
+        if projection:
+            told, left = (
+                f"{named}, {projection!r} beside its weights projects for late interaction",
+                "the projection",
+            )
+        elif _strange(checkpoint):
+            told, left = f"{named}, which transformers does not have", "what that class does otherwise"
+        else:
+            return super().default_task(checkpoint)
         raise UsageError(
-            f"{checkpoint.source}: config.json names {named}, {projection!r} beside its weights projects for late"
-            f" interaction, and the one task here of a {self.model_type} generates",
-            remedy=f"--task {TASK} converts what it has of a generator, without the projection",
+            f"{checkpoint.source}: config.json names {told}, and the one task here of a {self.model_type} generates",
+            remedy=f"--task {TASK} converts what it has of a generator, without {left}",
             topic="task",
         )
+
+
+def _strange(checkpoint: Checkpoint) -> bool:
+    """Whether each class in config.json is somebody else's and does not say that it generates: BiQwen2 embeds.
+
+    Where the head is tied, its weights are a generator's to the last one, so nothing later would tell. A checkpoint
+    that brings its class along gets a note on that.
+    """
+    import transformers
+
+    named = list(map(str, checkpoint.config.get("architectures") or ()))
+    unknown = [name for name in named if not hasattr(transformers, name) and not name.endswith(GENERATES)]
+    return bool(named) and unknown == named and not code_files(checkpoint.config)
 
 
 # --- token ids to embeddings -----------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converter import Size
+from converter.checkpoint import open_checkpoint
 from converter.cli.main import run
+from converter.errors import UsageError
 from converter.parity.runners import run_original
 from converter.recipes import read
 from converter.registry import load_registry
@@ -25,6 +27,7 @@ from converter.selection import find_source
 from converter.sources import merged
 
 TASK = "feature-extraction"
+GENERATES = "image-text-to-text"
 Rename = Callable[[str], str]
 
 
@@ -121,3 +124,31 @@ def test_a_projection_over_another_backbone_is_not_lost_without_a_word(
     said = capsys.readouterr().err
     assert "names ColQwen3" in said and "custom_text_proj" in said and "--task image-text-to-text" in said
     assert not package.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "task"),
+    [
+        ("BiQwen2", {}, None),
+        ("BiQwen2", {"auto_map": {"AutoModel": "modeling.BiQwen2"}}, GENERATES),
+        ("TunedQwen2VLForConditionalGeneration", {}, GENERATES),
+        ("Qwen2VLModel", {}, GENERATES),
+        (None, {}, GENERATES),
+    ],
+)
+def test_a_dense_embedder_is_no_generator(
+    tmp_path: Path, name: str | None, entries: dict[str, Any], task: str | None
+) -> None:
+    """BiQwen2 is its backbone and no weight more; others may rename a class that generates, or bring theirs."""
+    source: Any = load_registry().find("qwen2_vl").source
+    base = transformers.CONFIG_MAPPING["qwen2_vl"]()
+    config = merged(base.to_dict(), source.tiny) | {"architectures": [name] if name else None, **entries}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    checkpoint = open_checkpoint(tmp_path)
+    if task is not None:
+        assert source.default_task(checkpoint) == task
+        return
+    with pytest.raises(UsageError, match=f"names {name}, which transformers does not have") as refused:
+        source.default_task(checkpoint)
+    assert f"--task {GENERATES}" in str(refused.value.remedy)
