@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.checkpoints.quantized import ENTRIES, is_layered, rounded_on_loading
-from converter.errors import ConfigError, UsageError
+from converter.errors import CheckpointError, ConfigError, UsageError
 from converter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -61,6 +61,16 @@ class TransformersModel:
             raise ConfigError(
                 f"{checkpoint.source}: transformers cannot read its config.json: {error}",
                 remedy="fix the entry it names; a checkpoint with code of its own needs --trust-remote-code",
+            ) from error
+        except Exception as error:  # of the hub's client, which changes: its errors share no base
+            # transformers asks the hub about a backbone that has no config here, local files or not.
+            named = checkpoint.config.get("backbone")
+            if not isinstance(named, str):
+                raise
+            raise CheckpointError(
+                f"{checkpoint.source}: its config.json names a backbone, {named!r}, without that one's config, and the"
+                f" hub cannot be asked for it: {error}",
+                remedy='put the backbone\'s config into it, as "backbone_config", or run where the hub can be reached',
             ) from error
         if rounded_on_loading(checkpoint.config):
             take_whole(config)

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from converter.added import trace_halves
+from converter.checkpoint import open_checkpoint
 from converter.cli.main import run
-from converter.errors import UsageError
+from converter.errors import CheckpointError, UsageError
+from converter.registry import load_registry
 from converter.request import ConversionRequest
 
 Checkpoints = Callable[..., Path]
@@ -226,3 +229,21 @@ def test_tracing_in_halves_is_no_request_for_precisions(
     folder, notes = trace_halves(request, None, lambda *_, **__: None, tmp_path, None)  # type: ignore[arg-type]
     assert (folder, notes) == (tmp_path / "halves", ())
     assert (asked[0].dtype, asked[0].precisions) == ("fp16", ())
+
+
+def test_a_backbone_that_only_the_hub_knows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the hub's answer there is no config; it had been called a bug."""
+
+    class ClientError(Exception):
+        """As of the hub's client: neither an OSError nor any other that is expected."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ClientError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_exists", unreachable)
+    config = {"model_type": "detr", "backbone": "resnet50", "backbone_kwargs": {"out_indices": [4]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"names a backbone, 'resnet50'.*cannot be asked") as refused:
+        load_registry().find("detr").source.config(open_checkpoint(tmp_path))
+    assert "backbone_config" in refused.value.remedy
