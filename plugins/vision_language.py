@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 TASK = "image-text-to-text"
 EMBEDS = "inputs_embeds"
+# What peft calls the task of an adapter that makes an embedder.
+EMBEDS_TASK = "FEATURE_EXTRACTION"
 # How classes that generate are called, by transformers of any age and by those who derive from its classes.
 GENERATES = ("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "LMHeadModel")
 # M-RoPE: time, row and column of each token.
@@ -61,6 +63,11 @@ class Generator(TransformersModel):
             told, left = (
                 f"{named}, {projection!r} beside its weights projects for late interaction",
                 "the projection",
+            )
+        elif checkpoint.adapter is not None and checkpoint.adapter.task == EMBEDS_TASK:
+            told, left = (
+                f"{named}, the adapter over it says that it was trained for {EMBEDS_TASK}",
+                "pooling its states",
             )
         elif _strange(checkpoint):
             told, left = f"{named}, which transformers does not have", "what that class does otherwise"

@@ -83,6 +83,7 @@ class Adapter:
     added     weight -> its low-rank change
     replaced  weight -> the tensor that stands in for it, of a module that was trained as a whole
     base      what the base model is called, and its commit hash where that is known
+    task      what peft calls the task it was trained for, FEATURE_EXTRACTION say; empty where it names none
     """
 
     folder: Path
@@ -91,6 +92,7 @@ class Adapter:
     replaced: Mapping[str, TensorInfo]
     base: str = ""
     base_revision: str | None = None
+    task: str = ""
 
     @property
     def weights(self) -> frozenset[str]:
@@ -151,7 +153,7 @@ def open_adapter(folder: Path, source: str, *, allow_pickle: bool = False) -> Ad
     }
     if not added and not replaced:
         raise CheckpointError(f"{source} has an adapter without tensors", remedy=DOWNLOAD_AGAIN)
-    return Adapter(folder, source, added, replaced)
+    return Adapter(folder, source, added, replaced, task=str(config.get("task_type") or ""))
 
 
 def require_applied(checkpoint: Checkpoint, mapping: Mapping[str, WeightRecipe]) -> None:

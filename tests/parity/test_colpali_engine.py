@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from converter import Size
 from converter.checkpoint import open_checkpoint
+from converter.checkpoints.lora import open_adapter
 from converter.cli.main import run
 from converter.errors import UsageError
 from converter.parity.runners import run_original
@@ -152,3 +154,24 @@ def test_a_dense_embedder_is_no_generator(
     with pytest.raises(UsageError, match=f"names {name}, which transformers does not have") as refused:
         source.default_task(checkpoint)
     assert f"--task {GENERATES}" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("task", ["FEATURE_EXTRACTION", "CAUSAL_LM", ""])
+def test_an_adapter_that_makes_an_embedder_makes_no_generator(tmp_path: Path, task: str) -> None:
+    """The base model that it names generates; only the adapter's own config tells."""
+    source: Any = load_registry().find("qwen2_vl").source
+    base = transformers.CONFIG_MAPPING["qwen2_vl"]()
+    (tmp_path / "config.json").write_text(json.dumps(merged(base.to_dict(), source.tiny)))
+    save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    adapter_config = {"peft_type": "LORA", "r": 3, "lora_alpha": 7, "task_type": task}
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over" / "adapter_config.json").write_text(json.dumps(adapter_config))
+    save_file(
+        {"base_model.model.model.norm.weight": torch.ones(3)}, tmp_path / "over/adapter_model.safetensors"
+    )
+    checkpoint = replace(open_checkpoint(tmp_path), adapter=open_adapter(tmp_path / "over", "over"))
+    if task != "FEATURE_EXTRACTION":
+        assert source.default_task(checkpoint) == GENERATES
+        return
+    with pytest.raises(UsageError, match="trained for FEATURE_EXTRACTION"):
+        source.default_task(checkpoint)
