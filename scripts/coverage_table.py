@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     passed = [row for row in ordered if row["result"] == "pass" and current(row)]
     failed = [row for row in ordered if row["result"] != "pass" and current(row)]
     types = {row["model_type"] for row in passed}
-    versions = sorted({row["versions"] for row in passed if "versions" in row})
+    versions = Counter(row["versions"] for row in passed if "versions" in row)
     lines = [
         HEADING,
         "",
         f"{len(types)} model types, {len(passed)} pairs of model type and task pass, at opset {DEFAULT_OPSET}"
-        f" ({'; '.join(versions)}).",
+        f" ({'; '.join(f'{count} with {name}' for name, count in sorted(versions.items()))}).",
         "",
         *passes(passed),
     ]
