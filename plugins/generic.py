@@ -24,6 +24,7 @@ from converter.checkpoints.own_code import code_files
 from converter.errors import ExportError, UsageError
 from converter.plugins._auto_classes import TASKS, WITH_PAST, known_classes, named_class
 from converter.plugins._causal import Causal, causal_component, causal_scenarios, probed
+from converter.plugins._experts import products_by_group
 from converter.plugins._exporters import exporter_patches, exporter_translations
 from converter.plugins._layouts import draw
 from converter.plugins._positions import without_memory
@@ -179,7 +180,7 @@ def _probe(source: GenericModel, config: Any, task: str) -> Plan | Causal:
         model = source.skeleton(config, task)
     if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETERS:
         model, mode = source._build(config, task).eval(), None
-    with memoryless(model):
+    with memoryless(model), products_by_group():
         return probed(model, config, mode) if task == WITH_PAST else Prober(model, config, mode).plan()
 
 

@@ -15,9 +15,9 @@ from converter import Size
 from converter.errors import ExportError, UsageError
 from converter.plugins._causal import probed
 from converter.plugins._layouts import draw, image_sizes
-from converter.plugins._probe import Prober
+from converter.plugins._probe import Plan, Prober
 from converter.plugins._shrink import WAYS, shrunk, smaller
-from converter.plugins.generic import GenericModel
+from converter.plugins.generic import GenericModel, plan_for
 
 
 class Patches(nn.Module):
@@ -134,6 +134,17 @@ def test_a_past_is_of_every_token_even_where_a_window_forgets() -> None:
     config = CONFIG_MAPPING["gemma2"](**SMALL_DECODER, sliding_window=4, query_pre_attn_scalar=12)
     model = AutoModelForCausalLM.from_config(config).eval()
     assert probed(model, config, None).layers == ((2, 12, 12), (2, 12, 12))
+
+
+def test_experts_of_a_large_model_are_probed_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.13 knows no shapes of its grouped product in float32, and Nemotron-H was refused."""
+    monkeypatch.setattr("converter.plugins.generic.REAL_PARAMETERS", 0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "vocab_size": 601}
+    config = CONFIG_MAPPING["qwen3_moe"](**sizes, **experts, head_dim=8, pad_token_id=0)
+    source = GenericModel({"feature-extraction": "AutoModel"}, {}, "qwen3_moe")
+    plan = plan_for(source, config, "feature-extraction")
+    assert isinstance(plan, Plan) and "input_ids" in plan.inputs
 
 
 def test_an_input_that_says_nothing_is_named() -> None:
